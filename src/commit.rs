@@ -1,0 +1,268 @@
+//! The committer: the way back of the acknowledgement, from the host to the state file.
+//!
+//! One thread per instance takes confirmed batches, moves each stream's cursor, writes both to the
+//! store, and only then frees the queue's room. So when the store fails, the queue fills and the
+//! pollers wait: nothing is lost and nothing grows. It has its own thread because a disk may be slow
+//! and the host's callbacks must not be.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::batch::Batch;
+use crate::checkpoint::{Change, Saved, Store};
+use crate::clock::{Stop, Time, lock};
+use crate::cursor::Progress;
+use crate::ledger::Ledger;
+use crate::log::Logger;
+use crate::queue::Queue;
+use crate::record::Id;
+use crate::window::Policy;
+
+/// How long to wait before the store is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Messages that one transaction takes along.
+const MESSAGES_MAX: usize = 256;
+
+/// What has happened to the records of one stream since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records read from the vendor.
+    pub fetched: u64,
+    /// Of these, records that were known already.
+    pub duplicate: u64,
+    /// Of these, records confirmed by the host and committed.
+    pub delivered: u64,
+}
+
+/// Where one stream stands.
+#[derive(Default)]
+pub struct Position {
+    /// How far it has been delivered.
+    pub progress: Progress,
+    /// What has been delivered.
+    pub ledger: Ledger,
+    /// How many records went which way.
+    pub counts: Counts,
+}
+
+impl Position {
+    /// `fetched = delivered + duplicate + pending`; anything else means that records went astray.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        let Counts { fetched, duplicate, delivered } = self.counts;
+        fetched == delivered + duplicate + self.ledger.pending() as u64
+    }
+}
+
+/// One stream, shared by its poller and the committer.
+pub struct StreamState {
+    key: String,
+    policy: Policy,
+    position: Mutex<Position>,
+}
+
+impl StreamState {
+    /// A stream as it was saved.
+    #[must_use]
+    pub fn new(key: String, policy: Policy, saved: Saved) -> Self {
+        let mut buckets: BTreeMap<Time, Vec<Id>> = BTreeMap::new();
+        for (until, id) in saved.ids {
+            buckets.entry(until).or_default().push(id);
+        }
+        let mut ledger = Ledger::default();
+        buckets.iter().for_each(|(&until, ids)| ledger.deliver(ids, until));
+        let progress = Progress::new(saved.cursor);
+        let position = Mutex::new(Position { progress, ledger, counts: Counts::default() });
+        Self { key, policy, position }
+    }
+
+    /// Its windows' policy.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Where it stands; held briefly, for memory is all that is touched.
+    pub fn position(&self) -> MutexGuard<'_, Position> {
+        lock(&self.position)
+    }
+
+    /// Takes batches over as delivered and moves the cursor.
+    fn settle(&self, batches: &[&Batch]) -> Change {
+        let mut position = self.position();
+        let mut delivered: BTreeMap<Time, Vec<Id>> = BTreeMap::new();
+        for batch in batches {
+            position.ledger.deliver(&batch.ids, batch.until);
+            position.progress.committed(batch.window);
+            position.counts.delivered += batch.records() as u64;
+            delivered.entry(batch.until).or_default().extend(&batch.ids);
+        }
+        let cursor = position.progress.advance();
+        let forget_before = cursor.map(|cursor| self.policy.reach(cursor));
+        if let Some(before) = forget_before {
+            position.ledger.forget(before);
+        }
+        let delivered = delivered.into_iter().collect();
+        Change { stream: self.key.clone(), delivered, cursor, forget_before }
+    }
+}
+
+/// What the committer is told.
+pub enum Message {
+    /// The host has these batches.
+    Confirmed(Vec<Batch>),
+    /// A window of this stream was read to its end; perhaps the cursor can move.
+    Read(usize),
+}
+
+/// The committer's side of one instance.
+pub struct Committer {
+    /// Its streams, by the index that batches carry.
+    pub streams: Vec<Arc<StreamState>>,
+    /// Where changes are saved.
+    pub store: Box<dyn Store>,
+    /// Whose room is freed.
+    pub queue: Arc<Queue>,
+    /// Raised when the instance stops.
+    pub stop: Stop,
+    /// Where it speaks.
+    pub logger: Logger,
+}
+
+impl Committer {
+    /// Commits what `messages` brings until its senders are gone.
+    pub fn run(mut self, messages: &Receiver<Message>) {
+        while let Ok(first) = messages.recv() {
+            let more = messages.try_iter().take(MESSAGES_MAX - 1);
+            let (changes, bytes) = self.settle(std::iter::once(first).chain(more));
+            if !changes.is_empty() && !self.save(&changes) {
+                return;
+            }
+            self.queue.release(bytes);
+        }
+    }
+
+    fn settle(&self, messages: impl Iterator<Item = Message>) -> (Vec<Change>, usize) {
+        let mut batches = Vec::new();
+        let mut touched = vec![false; self.streams.len()];
+        for message in messages {
+            match message {
+                Message::Read(stream) => touched[stream] = true,
+                Message::Confirmed(confirmed) => batches.extend(confirmed),
+            }
+        }
+        batches.iter().for_each(|batch| touched[batch.stream] = true);
+        let mut changes = Vec::new();
+        for (index, stream) in self.streams.iter().enumerate().filter(|(index, _)| touched[*index])
+        {
+            let own: Vec<&Batch> = batches.iter().filter(|batch| batch.stream == index).collect();
+            changes.extend(Some(stream.settle(&own)).filter(|change| !change.is_empty()));
+            if !stream.position().is_balanced() {
+                let counts = stream.position().counts;
+                self.logger.error(format!("{}: records went astray: {counts:?}", stream.key));
+            }
+        }
+        (changes, batches.iter().map(|batch| batch.bytes.len()).sum())
+    }
+
+    /// Saves `changes`, however long that takes; gives up only when the instance stops, and then
+    /// the same records are asked for again at the next start.
+    fn save(&mut self, changes: &[Change]) -> bool {
+        let mut has_failed = false;
+        loop {
+            let Err(error) = self.store.commit(changes) else {
+                if has_failed {
+                    self.logger.info("the state file can be written again");
+                }
+                return true;
+            };
+            if !has_failed {
+                self.logger.error(format!(
+                    "{error}; nothing is lost, but collecting waits until it can be written"
+                ));
+            }
+            has_failed = true;
+            if self.stop.wait(RETRY_INTERVAL) {
+                return self.store.commit(changes).is_ok();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::error::{Error, ErrorKind, Result};
+    use crate::log::{Level, Log};
+
+    /// A store that fails a number of times and then remembers what it was told.
+    struct Flaky {
+        failures: u32,
+        saved: Arc<Mutex<Vec<Change>>>,
+    }
+
+    impl Store for Flaky {
+        fn load(&mut self, _: &str) -> Result<Saved> {
+            Ok(Saved::default())
+        }
+
+        fn commit(&mut self, changes: &[Change]) -> Result<()> {
+            if self.failures > 0 {
+                self.failures -= 1;
+                return Err(Error::new(ErrorKind::Store, "disk full"));
+            }
+            lock(&self.saved).extend_from_slice(changes);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn room_is_freed_only_after_the_store_has_it() {
+        let at = |secs| Time::from_timestamp(secs, 0).unwrap();
+        let policy = Policy { lookback: Duration::from_secs(60), overlap: Duration::from_secs(10) };
+        let stream = Arc::new(StreamState::new("s".into(), policy, Saved::default()));
+        let window = stream.position().progress.open(at(100));
+        let ids = vec![Id(1), Id(2)];
+        {
+            let mut position = stream.position();
+            ids.iter().for_each(|&id| assert!(position.ledger.admit(id)));
+            position.counts.fetched = 2;
+            position.progress.offered(window);
+            position.progress.read(window);
+        }
+        let queue = Arc::new(Queue::new(100));
+        let until = at(100);
+        let batch = Batch { stream: 0, window, until, tag: None, bytes: vec![0; 40], ids };
+        assert!(queue.push(batch, &Stop::default()).is_ok());
+        let taken = queue.take(100, 1);
+
+        let saved = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::new(Level::Info);
+        let committer = Committer {
+            streams: vec![Arc::clone(&stream)],
+            store: Box::new(Flaky { failures: 1, saved: Arc::clone(&saved) }),
+            queue: Arc::clone(&queue),
+            stop: Stop::default(),
+            logger: Logger::new(Arc::clone(&log), ""),
+        };
+        let (sender, receiver) = mpsc::channel();
+        sender.send(Message::Confirmed(taken)).unwrap();
+        let thread = std::thread::spawn(move || committer.run(&receiver));
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(queue.bytes(), 40, "the first attempt failed");
+        drop(sender);
+        thread.join().unwrap();
+        assert_eq!(queue.bytes(), 0);
+        let saved = lock(&saved);
+        assert_eq!(saved[0].cursor, Some(at(100)));
+        assert_eq!(saved[0].forget_before, Some(at(90)));
+        assert_eq!(saved[0].delivered, [(at(100), vec![Id(1), Id(2)])]);
+        let lines: Vec<_> = log.take().into_iter().map(|line| line.text).collect();
+        assert!(lines[0].contains("disk full") && lines[1].contains("again"), "{lines:?}");
+        assert!(stream.position().is_balanced());
+    }
+}

@@ -1,0 +1,367 @@
+//! `OPTIONS`: the one table that knows every property.
+//!
+//! The parser, its error messages, the README's table and the search for misspelt keys all read it.
+
+/// Where a property may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Once per stanza, never with a connector's prefix.
+    Stanza,
+    /// Per connector: `NAME.KEY`, or `KEY` as the default of all connectors.
+    Connector,
+    /// Per connector, for these products only.
+    Only(&'static [&'static str]),
+}
+
+/// One property.
+#[derive(Debug)]
+pub struct Opt {
+    /// Its name, in snake case as in the host's own plugins.
+    pub name: &'static str,
+    /// Where it may stand.
+    pub scope: Scope,
+    /// Its default, as one would write it; empty for none.
+    pub default: &'static str,
+    /// What is legal, for error messages and the documentation.
+    pub legal: &'static str,
+    /// A legal value, for error messages.
+    pub example: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// Its value is never printed.
+    pub secret: bool,
+}
+
+const LOGS: Scope = Scope::Only(&["email_security"]);
+
+const fn opt(
+    name: &'static str,
+    scope: Scope,
+    default: &'static str,
+    legal: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Opt {
+    Opt { name, scope, default, legal, example, help, secret: false }
+}
+
+const fn secret(opt: Opt) -> Opt {
+    Opt { secret: true, ..opt }
+}
+
+/// Every property, in the order of the documentation.
+pub const OPTIONS: &[Opt] = &[
+    opt(
+        "connector",
+        Scope::Connector,
+        "",
+        "email_security",
+        "email_security",
+        "Which product to collect from. Required.",
+    ),
+    opt(
+        "connectors",
+        Scope::Stanza,
+        "",
+        "comma-separated names of letters, digits, - and _ that are no property of the host",
+        "mail_eu, mail_us",
+        "Names of several connectors in one stanza. Each is set with `NAME.KEY`; a key without a \
+         name is the default for all.",
+    ),
+    opt(
+        "base_url",
+        Scope::Connector,
+        "",
+        "an https:// address, or http:// on a loopback address, without user name and password",
+        "https://api.tmes.trendmicro.eu",
+        "Root of the API. The scheme may be left out; a trailing `/` or a pasted path is tolerated. \
+         Taken from `region` if not set.",
+    ),
+    opt(
+        "region",
+        Scope::Connector,
+        "us",
+        "us, eu, au, jp, sg, in, uae, uk",
+        "eu",
+        "Preset of `base_url`.",
+    ),
+    opt(
+        "username",
+        Scope::Only(&["email_security"]),
+        "",
+        "the administrator's login ID, without ':'",
+        "admin@example.com",
+        "Administrator login ID. Required.",
+    ),
+    secret(opt(
+        "api_key",
+        Scope::Connector,
+        "",
+        "the key as the console shows it, on one line",
+        "${TRENDMICRO_API_KEY}",
+        "The API key. This or `api_key_file` is required.",
+    )),
+    opt(
+        "api_key_file",
+        Scope::Connector,
+        "",
+        "a file that holds the key and that others cannot read",
+        "/etc/fluent-bit/trendmicro.key",
+        "A file that holds the API key; read again when it changes.",
+    ),
+    opt(
+        "content_types",
+        Scope::Only(&["email_security"]),
+        "all",
+        "all, or a comma-separated list of accepted_traffic, blocked_traffic, policy_events",
+        "accepted_traffic, policy_events",
+        "What to collect.",
+    ),
+    opt(
+        "interval",
+        Scope::Connector,
+        "60s",
+        "1s to 1d, as 30, 30s, 5m, 1h or 1d",
+        "60s",
+        "How often to ask for what is new.",
+    ),
+    opt(
+        "lookback",
+        LOGS,
+        "24h",
+        "1s to 72h, as 30, 30s, 5m, 1h or 1d",
+        "24h",
+        "How far back a first start reaches.",
+    ),
+    opt(
+        "overlap",
+        LOGS,
+        "5m",
+        "0s to 24h, as 30, 30s, 5m, 1h or 1d",
+        "5m",
+        "How far each round reaches back behind the cursor, for records that the vendor shows late.",
+    ),
+    opt(
+        "tenant_name",
+        Scope::Connector,
+        "",
+        "any text of at most 256 characters",
+        "acme",
+        "Written into each record as `tenant_name`.",
+    ),
+    opt(
+        "format",
+        Scope::Connector,
+        "envelope",
+        "envelope, raw",
+        "envelope",
+        "`envelope` puts the vendor's record under its product's name beside `msg_class`, \
+         `msg_origin` and `event_id`; `raw` is the vendor's record alone.",
+    ),
+    opt(
+        "tag_format",
+        Scope::Stanza,
+        "",
+        "text with {connector} and {content_type}",
+        "trendmicro.{connector}.{content_type}",
+        "A tag per connector and content type, where the host allows it; else the stanza's `tag`.",
+    ),
+    opt(
+        "rate_limit",
+        Scope::Connector,
+        "none",
+        "none, or 1 to 6000 requests per minute",
+        "60",
+        "Requests per minute, shared by everything in the process that uses the same credential.",
+    ),
+    opt(
+        "timeout",
+        Scope::Connector,
+        "60s",
+        "1s to 10m, as 30, 30s, 5m",
+        "60s",
+        "Time for one request, its answer included.",
+    ),
+    opt(
+        "queue_limit",
+        Scope::Stanza,
+        "16M",
+        "1M to 1G, as 16M or 16000000",
+        "16M",
+        "Bytes fetched but not yet confirmed by the host, all connectors together.",
+    ),
+    opt(
+        "handover",
+        Scope::Stanza,
+        "auto",
+        "auto, append, return",
+        "auto",
+        "How records reach the host: by its exported append function, or returned from the callback.",
+    ),
+    opt(
+        "db",
+        Scope::Stanza,
+        "",
+        "a file path whose directory exists and can be written to",
+        "/var/lib/fluent-bit/trendmicro.db",
+        "State file: cursors and the ledger of delivered records. Without it, nothing is remembered \
+         across restarts.",
+    ),
+    opt(
+        "db.sync",
+        Scope::Stanza,
+        "normal",
+        "extra, full, normal, off",
+        "normal",
+        "How hard the state file is synchronised, as in the host's `tail`.",
+    ),
+    opt(
+        "tls_verify",
+        Scope::Connector,
+        "on",
+        "on, off",
+        "on",
+        "Whether the vendor's certificate is verified.",
+    ),
+    opt(
+        "tls_ca_file",
+        Scope::Connector,
+        "",
+        "a PEM file with at least one certificate",
+        "/etc/ssl/certs/proxy-ca.pem",
+        "Certificates to trust beside the system's.",
+    ),
+    opt(
+        "tls_crt_file",
+        Scope::Connector,
+        "",
+        "a PEM file with a certificate, together with tls_key_file",
+        "/etc/fluent-bit/client.crt",
+        "Client certificate.",
+    ),
+    opt(
+        "tls_key_file",
+        Scope::Connector,
+        "",
+        "a PEM file with a private key, together with tls_crt_file",
+        "/etc/fluent-bit/client.key",
+        "Key of the client certificate.",
+    ),
+    opt(
+        "tls_min_version",
+        Scope::Connector,
+        "1.2",
+        "1.2, 1.3",
+        "1.2",
+        "Oldest TLS version to speak.",
+    ),
+    secret(opt(
+        "proxy",
+        Scope::Connector,
+        "",
+        "an http:// or https:// address, or off",
+        "http://proxy.example.com:3128",
+        "Proxy for requests; `off` ignores the environment's. By default the environment decides.",
+    )),
+];
+
+/// The option of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Opt> {
+    OPTIONS.iter().find(|opt| opt.name == name)
+}
+
+/// Keys that people write from other tools' habits, and what they mean here.
+pub const MISTAKEN: &[(&str, &str)] = &[
+    ("api_token", "api_key"),
+    ("auth_token", "api_key"),
+    ("bearer_token", "api_key"),
+    ("buffer_limit", "queue_limit"),
+    ("ca_file", "tls_ca_file"),
+    ("content_type", "content_types"),
+    ("database", "db"),
+    ("database_file", "db"),
+    ("db.file", "db"),
+    ("db.path", "db"),
+    ("db_file", "db"),
+    ("db_path", "db"),
+    ("db_sync", "db.sync"),
+    ("endpoint", "base_url"),
+    ("http_proxy", "proxy"),
+    ("insecure", "tls_verify"),
+    ("interval_min", "interval"),
+    ("interval_sec", "interval"),
+    ("key", "api_key"),
+    ("key_file", "api_key_file"),
+    ("login", "username"),
+    ("password", "api_key"),
+    ("poll_interval", "interval"),
+    ("product", "connector"),
+    ("refresh_interval", "interval"),
+    ("request_timeout", "timeout"),
+    ("secret", "api_key"),
+    ("service_url", "base_url"),
+    ("since", "lookback"),
+    ("ssl_verify", "tls_verify"),
+    ("state_file", "db"),
+    ("tag_prefix", "tag_format"),
+    ("tenant", "tenant_name"),
+    ("tls.ca_file", "tls_ca_file"),
+    ("tls.crt_file", "tls_crt_file"),
+    ("tls.key_file", "tls_key_file"),
+    ("tls.min_version", "tls_min_version"),
+    ("tls.verify", "tls_verify"),
+    ("token", "api_key"),
+    ("type", "connector"),
+    ("uri", "base_url"),
+    ("url", "base_url"),
+    ("user", "username"),
+    ("verify_ssl", "tls_verify"),
+    ("verify_tls", "tls_verify"),
+];
+
+/// Names that the host keeps for itself, and ours that hold a dot: a connector called so would have
+/// its properties taken for something else.
+pub const RESERVED: &[&str] = &[
+    "alias",
+    "db",
+    "host",
+    "ipv6",
+    "listen",
+    "log_level",
+    "log_suppress_interval",
+    "match",
+    "mem_buf_limit",
+    "name",
+    "net",
+    "port",
+    "processors",
+    "rate_gate",
+    "rate_window",
+    "routable",
+    "routes",
+    "storage",
+    "tag",
+    "telemetry",
+    "thread",
+    "threaded",
+    "tls",
+];
+
+/// Ways in which fingers miss `name`: a letter left out, doubled or swapped, `-` for `_`, no `_`.
+pub fn misspellings(name: &str) -> impl Iterator<Item = String> + use<'_> {
+    let at = move |i: usize| (&name[..i], &name[i..=i], &name[i + 1..]);
+    let left_out = (0..name.len()).map(move |i| {
+        let (before, _, after) = at(i);
+        format!("{before}{after}")
+    });
+    let doubled = (0..name.len()).map(move |i| {
+        let (before, letter, after) = at(i);
+        format!("{before}{letter}{letter}{after}")
+    });
+    let swapped = (1..name.len()).map(move |i| {
+        let (before, letter, after) = at(i);
+        format!("{}{letter}{}{after}", &before[..i - 1], &before[i - 1..])
+    });
+    left_out.chain(doubled).chain(swapped).chain([name.replace('_', "-"), name.replace('_', "")])
+}

@@ -1,0 +1,223 @@
+//! How far one stream has been delivered: the only code that moves a cursor.
+//!
+//! Windows open in the order of their times and may be finished out of order. A window is *done*
+//! when all its pages were read and every batch made from them is committed. The cursor moves to a
+//! window's end only when that window and all before it are done.
+
+use std::collections::VecDeque;
+
+use crate::clock::Time;
+
+/// Names a window for as long as it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowId(u64);
+
+struct Open {
+    id: WindowId,
+    end: Time,
+    read: bool,
+    batches: usize,
+}
+
+/// The open windows of one stream and the cursor behind them.
+#[derive(Default)]
+pub struct Progress {
+    cursor: Option<Time>,
+    open: VecDeque<Open>,
+    next_id: u64,
+}
+
+impl Progress {
+    /// Starts from a cursor that was committed earlier, if there is one.
+    #[must_use]
+    pub fn new(cursor: Option<Time>) -> Self {
+        Self { cursor, ..Self::default() }
+    }
+
+    /// Up to where everything is delivered and committed.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Time> {
+        self.cursor
+    }
+
+    /// Up to where windows were opened; the next round starts from here.
+    #[must_use]
+    pub fn frontier(&self) -> Option<Time> {
+        self.open.iter().map(|window| window.end).chain(self.cursor).max()
+    }
+
+    /// Opens the window that ends at `end`, after those already open.
+    pub fn open(&mut self, end: Time) -> WindowId {
+        let id = WindowId(self.next_id);
+        self.next_id += 1;
+        self.open.push_back(Open { id, end, read: false, batches: 0 });
+        id
+    }
+
+    /// Ends an open window earlier, because its rest was split off or may still grow.
+    ///
+    /// Batches made before the split stay with this, the earlier part, so that nothing behind them
+    /// can be passed.
+    pub fn shorten(&mut self, id: WindowId, end: Time) {
+        if let Some(window) = self.find(id) {
+            window.end = window.end.min(end);
+        }
+    }
+
+    /// Opens the later part of a window that was split, right behind it.
+    pub fn open_behind(&mut self, id: WindowId, end: Time) -> WindowId {
+        let behind = self.open(end);
+        let position = self.open.iter().position(|window| window.id == id);
+        if let (Some(position), Some(window)) = (position, self.open.pop_back()) {
+            self.open.insert(position + 1, window);
+        }
+        behind
+    }
+
+    /// Counts a batch made from a window's pages.
+    pub fn offered(&mut self, id: WindowId) {
+        if let Some(window) = self.find(id) {
+            window.batches += 1;
+        }
+    }
+
+    /// All pages of a window were read.
+    pub fn read(&mut self, id: WindowId) {
+        if let Some(window) = self.find(id) {
+            window.read = true;
+        }
+    }
+
+    /// A batch of a window is durable, or was withdrawn before anybody saw it.
+    pub fn committed(&mut self, id: WindowId) {
+        if let Some(window) = self.find(id) {
+            window.batches = window.batches.saturating_sub(1);
+        }
+    }
+
+    /// Forgets the first window that was not read, and all behind it: their reader is gone, and a
+    /// window behind a forgotten one must not carry the cursor over it.
+    pub fn abandon(&mut self) {
+        let unread = self.open.iter().position(|window| !window.read);
+        self.open.truncate(unread.unwrap_or(self.open.len()));
+    }
+
+    /// Drops done windows from the front; returns the new cursor if it moved.
+    pub fn advance(&mut self) -> Option<Time> {
+        let before = self.cursor;
+        while let Some(window) = self.open.front()
+            && window.read
+            && window.batches == 0
+        {
+            self.cursor = self.cursor.max(Some(window.end));
+            self.open.pop_front();
+        }
+        if self.cursor == before { None } else { self.cursor }
+    }
+
+    fn find(&mut self, id: WindowId) -> Option<&mut Open> {
+        self.open.iter_mut().find(|window| window.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(secs: i64) -> Time {
+        Time::from_timestamp(secs, 0).unwrap()
+    }
+
+    #[test]
+    fn the_cursor_waits_for_every_batch_of_every_earlier_window() {
+        let mut progress = Progress::new(Some(at(0)));
+        let (one, two) = (progress.open(at(10)), progress.open(at(20)));
+        progress.offered(one);
+        progress.offered(two);
+        progress.read(two);
+        progress.committed(two);
+        assert_eq!(progress.advance(), None, "the window before is not done");
+        progress.read(one);
+        assert_eq!(progress.advance(), None, "its batch is not committed");
+        progress.committed(one);
+        assert_eq!(progress.advance(), Some(at(20)));
+        assert_eq!(progress.advance(), None);
+    }
+
+    #[test]
+    fn batches_from_before_a_split_hold_the_earlier_part() {
+        let mut progress = Progress::new(None);
+        let (one, last) = (progress.open(at(10)), progress.open(at(20)));
+        progress.offered(one);
+        progress.shorten(one, at(5));
+        let two = progress.open_behind(one, at(10));
+        for id in [one, two, last] {
+            progress.read(id);
+        }
+        assert_eq!(progress.advance(), None);
+        assert_eq!(progress.frontier(), Some(at(20)));
+        progress.committed(one);
+        assert_eq!(progress.advance(), Some(at(20)));
+    }
+
+    #[test]
+    fn what_is_abandoned_is_asked_for_again() {
+        let mut progress = Progress::new(Some(at(0)));
+        let (one, _unread, three) =
+            (progress.open(at(10)), progress.open(at(20)), progress.open(at(30)));
+        progress.read(one);
+        progress.read(three);
+        progress.abandon();
+        assert_eq!(progress.frontier(), Some(at(10)));
+        assert_eq!(progress.advance(), Some(at(10)));
+    }
+
+    #[test]
+    fn the_cursor_never_goes_back() {
+        let mut progress = Progress::new(Some(at(50)));
+        let id = progress.open(at(40));
+        progress.read(id);
+        assert_eq!(progress.advance(), None);
+        assert_eq!(progress.cursor(), Some(at(50)));
+    }
+
+    proptest! {
+        /// Whatever the order of reads, splits and commits: the cursor never passes a window that
+        /// is unread or holds an uncommitted batch.
+        #[test]
+        fn the_cursor_never_passes_what_is_unconfirmed(
+            steps in prop::collection::vec((0_u8..5, 0_usize..8), 1..200),
+        ) {
+            let mut progress = Progress::new(None);
+            let mut model: Vec<(WindowId, i64, bool, usize)> = Vec::new();
+            let mut end = 0;
+            for (what, which) in steps {
+                let count = model.len().max(1);
+                match (what, model.get_mut(which % count)) {
+                    (0, _) => {
+                        end += 10;
+                        model.push((progress.open(at(end)), end, false, 0));
+                    }
+                    (1, Some(window)) => { progress.read(window.0); window.2 = true; }
+                    (2, Some(window)) if !window.2 => { progress.offered(window.0); window.3 += 1; }
+                    (3, Some(window)) if window.3 > 0 => { progress.committed(window.0); window.3 -= 1; }
+                    (4, Some(window)) if !window.2 && window.1 % 10 == 0 => {
+                        let (id, full) = (window.0, window.1);
+                        window.1 = full - 5;
+                        progress.shorten(id, at(full - 5));
+                        let behind = progress.open_behind(id, at(full));
+                        let position = model.iter().position(|w| w.0 == id).unwrap();
+                        model.insert(position + 1, (behind, full, false, 0));
+                    }
+                    _ => {}
+                }
+                progress.advance();
+                let done = model.iter().take_while(|w| w.2 && w.3 == 0).map(|w| at(w.1)).last();
+                prop_assert_eq!(progress.cursor(), done.max(progress.cursor().filter(|_| done.is_none())));
+                prop_assert!(progress.cursor() <= done.or(None).max(done));
+            }
+        }
+    }
+}

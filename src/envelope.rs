@@ -1,0 +1,117 @@
+//! From a record to an event: its time, and our metadata around the vendor's record.
+
+use crate::clock::Time;
+use crate::config::Format;
+use crate::connector::Stream;
+use crate::msgpack;
+use crate::record::Record;
+
+/// The vendor of everything here.
+const VENDOR: &str = "trendmicro";
+
+/// Writes the events of one stream.
+///
+/// What is the same in every event is encoded once; an event is its time, that prefix, the id, and
+/// the record's own bytes.
+pub struct Envelope {
+    format: Format,
+    /// The map's header and every member before the id, and the id's key.
+    before_id: Vec<u8>,
+    /// The key of the vendor's record.
+    before_record: Vec<u8>,
+}
+
+impl Envelope {
+    /// An envelope for the records of `stream`, collected by the connector of that name.
+    #[must_use]
+    pub fn new(
+        format: Format,
+        stream: &Stream,
+        connector: &str,
+        tenant_name: Option<&str>,
+    ) -> Self {
+        let mut out = Vec::new();
+        let member = |out: &mut Vec<u8>, key: &str, value: &str| {
+            msgpack::string(out, key);
+            msgpack::string(out, value);
+        };
+        msgpack::map(&mut out, 5 + usize::from(tenant_name.is_some()));
+        member(&mut out, "msg_class", &stream.msg_class);
+        msgpack::string(&mut out, "msg_origin");
+        msgpack::map(&mut out, 3);
+        member(&mut out, "source", stream.shape.source);
+        member(&mut out, "vendor", VENDOR);
+        member(&mut out, "category", stream.category);
+        if let Some(tenant_name) = tenant_name {
+            member(&mut out, "tenant_name", tenant_name);
+        }
+        member(&mut out, "connector", connector);
+        msgpack::string(&mut out, "event_id");
+        let mut before_record = Vec::new();
+        msgpack::string(&mut before_record, stream.shape.source);
+        Self { format, before_id: out, before_record }
+    }
+
+    /// Appends the event of `record`; without a time of its own it happened at `fallback`.
+    pub fn write(&self, out: &mut Vec<u8>, record: &Record, fallback: Time) {
+        msgpack::event(out, record.time.unwrap_or(fallback));
+        if self.format == Format::Envelope {
+            let id = record.id.hex();
+            out.extend_from_slice(&self.before_id);
+            // A string of 32 bytes: the shortest that needs a length byte.
+            out.extend([0xd9, id.len() as u8]);
+            out.extend(id);
+            out.extend_from_slice(&self.before_record);
+        }
+        out.extend_from_slice(&record.body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rmpv::Value;
+
+    use super::*;
+    use crate::json::Reader;
+    use crate::record::Shape;
+
+    fn event(format: Format, tenant_name: Option<&str>, json: &str) -> (Vec<u8>, Value) {
+        let shape = Shape { source: "trendmicro_x", content_type: "y", time: &["time"] };
+        let stream =
+            Stream { content_type: "y", msg_class: "trendmicro_x_y".into(), category: "c", shape };
+        let record = shape.read(&mut Reader::new(json)).unwrap();
+        let mut out = Vec::new();
+        let fallback = Time::from_timestamp(5, 0).unwrap();
+        Envelope::new(format, &stream, "mail", tenant_name).write(&mut out, &record, fallback);
+        let mut rest = out.as_slice();
+        let value = rmpv::decode::read_value(&mut rest).unwrap();
+        assert!(rest.is_empty());
+        (out, value)
+    }
+
+    #[test]
+    fn the_envelope_is_as_documented() {
+        let (_, value) =
+            event(Format::Envelope, Some("acmé"), r#"{"time":"1970-01-01T00:00:09Z","n":1}"#);
+        let id = value[1]["event_id"].as_str().unwrap();
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let keys: Vec<_> =
+            value[1].as_map().unwrap().iter().map(|(k, _)| k.as_str().unwrap()).collect();
+        assert_eq!(
+            keys,
+            ["msg_class", "msg_origin", "tenant_name", "connector", "event_id", "trendmicro_x"]
+        );
+        assert_eq!(value[1]["msg_origin"]["vendor"].as_str(), Some("trendmicro"));
+        assert_eq!(value[1]["tenant_name"].as_str(), Some("acmé"));
+        assert_eq!(value[1]["trendmicro_x"]["n"].as_u64(), Some(1));
+    }
+
+    #[test]
+    fn raw_is_the_record_alone_and_time_falls_back() {
+        let (bytes, value) = event(Format::Raw, Some("acme"), r#"{"n":1}"#);
+        assert_eq!(value[1].as_map().unwrap().len(), 1);
+        assert_eq!(bytes[3..7], 5_u32.to_be_bytes());
+        let (_, value) = event(Format::Envelope, None, r#"{"n":1}"#);
+        assert_eq!(value[1].as_map().unwrap().len(), 5);
+    }
+}

@@ -1,0 +1,271 @@
+//! The host behind a safe face.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::abi::{
+    AppendFn, EncodeDestroyFn, EncodeFn, flb_api, flb_plugin_input_proxy_context,
+    flbgo_input_plugin,
+};
+use crate::handover::Counters;
+use crate::instance::{Abilities, Host};
+use crate::log::{Level, Line};
+
+/// Functions that the host's executable exports, beyond its plugin interface.
+struct Symbols {
+    append: Option<AppendFn>,
+    encode: Option<(EncodeFn, EncodeDestroyFn)>,
+    /// Something that only hosts from 4.0 on export.
+    is_from_4_0: bool,
+}
+
+impl Symbols {
+    /// What this process exports, looked up once.
+    fn get() -> &'static Self {
+        static SYMBOLS: OnceLock<Symbols> = OnceLock::new();
+        SYMBOLS.get_or_init(|| {
+            let append = find(c"flb_input_log_append");
+            let create = find(c"cmt_encode_prometheus_create");
+            let destroy = find(c"cmt_encode_prometheus_destroy");
+            Self {
+                // SAFETY: the signature has been the same in every host since 2.0.0 (flb_input_log.h).
+                append: append
+                    .map(|symbol| unsafe { std::mem::transmute::<*mut c_void, AppendFn>(symbol) }),
+                encode: create.zip(destroy).map(|(create, destroy)| {
+                    // SAFETY: both signatures have been the same in every host since 2.0.0
+                    // (cmt_encode_prometheus.h).
+                    unsafe {
+                        (
+                            std::mem::transmute::<*mut c_void, EncodeFn>(create),
+                            std::mem::transmute::<*mut c_void, EncodeDestroyFn>(destroy),
+                        )
+                    }
+                }),
+                is_from_4_0: find(c"flb_config_task_map_grow").is_some(),
+            }
+        })
+    }
+}
+
+fn find(name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: the name ends in NUL, and RTLD_DEFAULT needs no handle.
+    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!symbol.is_null()).then_some(symbol)
+}
+
+/// The host's face for one input instance, for use on that instance's host thread.
+pub struct FfiHost {
+    api: *const flb_api,
+    ins: *mut c_void,
+    is_paused: Arc<AtomicBool>,
+}
+
+// SAFETY: the pointers stay valid until FLBPluginExit has returned, after which the registry has
+// dropped this value; it is moved between threads never, but lies in a static that demands `Send`.
+unsafe impl Send for FfiHost {}
+
+impl FfiHost {
+    /// Reads what `FLBPluginInit` was given; `None` if the host gave nothing usable.
+    ///
+    /// # Safety
+    /// `plugin` is NULL or points to the host's `struct flbgo_input_plugin`.
+    pub unsafe fn new(plugin: *const flbgo_input_plugin) -> Option<Self> {
+        // SAFETY: by the caller's promise; the fields read here exist in every host. They are
+        // copied, since the host overwrites them when the next instance starts.
+        let (api, ins) = unsafe { plugin.as_ref().map(|plugin| (plugin.api, plugin.i_ins))? };
+        if api.is_null() || ins.is_null() {
+            return None;
+        }
+        Some(Self { api, ins, is_paused: Arc::default() })
+    }
+
+    /// The flag that a pause raises, for the registry.
+    pub fn pause_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_paused)
+    }
+
+    /// What this host can do.
+    pub fn abilities(&mut self) -> Abilities {
+        let can_append = Symbols::get().append.is_some();
+        Abilities { can_append, can_count: self.metrics().is_some() }
+    }
+
+    /// Whether the host is older than 4.0.
+    pub fn is_before_4_0(&self) -> bool {
+        !Symbols::get().is_from_4_0
+    }
+
+    /// The value of a property.
+    pub fn property(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        // SAFETY: `api` is the host's live table (see `new`).
+        let get = unsafe { (*self.api).input_get_property }?;
+        // SAFETY: the key ends in NUL and `ins` is the host's live instance. The value belongs to
+        // the host and is copied before this returns.
+        let value = unsafe {
+            let value = get(key.as_ptr(), self.ins);
+            (!value.is_null()).then(|| CStr::from_ptr(value))?
+        };
+        Some(value.to_string_lossy().into_owned())
+    }
+
+    /// Whether a line of this level would be printed.
+    pub fn prints(&self, level: Level) -> bool {
+        // SAFETY: `api` and `ins` are live (see `new`).
+        unsafe {
+            (*self.api).input_log_check.is_some_and(|check| check(self.ins, level as c_int) != 0)
+        }
+    }
+
+    /// The instance's name, as the host's metrics spell it.
+    pub fn name(&mut self) -> Option<String> {
+        let text = self.metrics()?;
+        let (_, after) = text.split_once("fluentbit_input_records_total{name=\"")?;
+        Some(after.split_once('"')?.0.to_owned())
+    }
+
+    /// The instance's metrics in Prometheus' text form.
+    fn metrics(&mut self) -> Option<String> {
+        let (create, destroy) = Symbols::get().encode?;
+        // SAFETY: `api` and `ins` are live (see `new`); the host returns the instance's context,
+        // which lives as long as the instance.
+        let cmt = unsafe { (*self.api).input_get_cmt_instance.map(|get| get(self.ins))? };
+        if cmt.is_null() {
+            return None;
+        }
+        // SAFETY: `cmt` is a live metrics context; its values are read atomically and its set of
+        // metrics does not change while the instance runs. The text ends in NUL, belongs to us, and
+        // is copied before it is given back.
+        unsafe {
+            let text = create(cmt, 0);
+            if text.is_null() {
+                return None;
+            }
+            let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+            destroy(text);
+            Some(copy)
+        }
+    }
+}
+
+impl Host for FfiHost {
+    fn counters(&mut self) -> Option<Counters> {
+        parse_counters(&self.metrics()?)
+    }
+
+    fn append(&mut self, tag: Option<&str>, bytes: &[u8]) -> bool {
+        let Some(append) = Symbols::get().append else { return false };
+        let (tag, tag_len) = tag.map_or((std::ptr::null(), 0), |tag| (tag.as_ptr(), tag.len()));
+        let buf = bytes.as_ptr().cast();
+        // SAFETY: we are inside a collect callback on the instance's own thread, which is where the
+        // host itself appends. Tag and buffer are copied by the host before it returns.
+        unsafe { append(self.ins, tag.cast::<c_char>(), tag_len, buf, bytes.len()) == 0 }
+    }
+
+    fn print(&mut self, line: &Line) {
+        if !self.prints(line.level) {
+            return;
+        }
+        let Ok(text) = CString::new(line.text.replace('\0', " ")) else { return };
+        // SAFETY: `api` is live (see `new`).
+        let Some(print) = (unsafe { (*self.api).log_print }) else { return };
+        // SAFETY: the format takes one string, which ends in NUL; the host copies it.
+        unsafe { print(line.level as c_int, c"".as_ptr(), 0, c"%s".as_ptr(), text.as_ptr()) };
+    }
+
+    fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Acquire)
+    }
+}
+
+/// Reads the counters out of Prometheus' text form.
+fn parse_counters(text: &str) -> Option<Counters> {
+    let value = |name: &str| {
+        let line = text.lines().find(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+        })?;
+        // Counters are floats there, exact up to 2^53.
+        let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
+        Some(value as u64)
+    };
+    Some(Counters {
+        records: value("fluentbit_input_records_total")?,
+        ring_writes: value("fluentbit_input_ring_buffer_writes_total"),
+        ring_failures: value("fluentbit_input_ring_buffer_retry_failures_total"),
+    })
+}
+
+/// Whether the host has the structures of 4.1 and newer: there, and only there, the slot behind the
+/// plain collect callback holds the one with a context.
+///
+/// # Safety
+/// `plugin` is NULL or points to the host's `struct flbgo_input_plugin`.
+pub unsafe fn has_context(plugin: *const flbgo_input_plugin) -> bool {
+    let ours = super::FLBPluginInputCallbackCtx as *const c_void;
+    // SAFETY: by the caller's promise; every host's structure reaches beyond this slot.
+    unsafe { plugin.as_ref() }.is_some_and(|plugin| plugin.slot_48 == ours)
+}
+
+/// Gives the host what it passes back in every `…Ctx` callback.
+///
+/// # Safety
+/// [`has_context`] was true for `plugin`.
+pub unsafe fn set_context(plugin: *const flbgo_input_plugin, remote_context: *mut c_void) {
+    // SAFETY: by the caller's promise the context is one of a host from 4.1 on.
+    unsafe {
+        let context = (*plugin).context.cast::<flb_plugin_input_proxy_context>();
+        if let Some(context) = context.as_mut() {
+            context.remote_context = remote_context;
+        }
+    }
+}
+
+/// Whether this is the host's main pipeline thread, as with `threaded off`.
+pub fn is_on_pipeline() -> bool {
+    let mut name = [0_u8; 16];
+    // SAFETY: the buffer has the 16 bytes that the call may write, NUL included.
+    let status = unsafe {
+        libc::pthread_getname_np(libc::pthread_self(), name.as_mut_ptr().cast(), name.len())
+    };
+    let name = CStr::from_bytes_until_nul(&name);
+    status == 0 && name.is_ok_and(|name| name == c"flb-pipeline")
+}
+
+/// Runs `body` with all signals blocked, so that threads started in it leave every signal to the
+/// host's own.
+pub fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: both sets are initialised before they are read, and the thread's own mask is put back.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let value = body();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_from_the_text_of_old_and_new_hosts() {
+        let old = "# HELP fluentbit_input_records_total Number of input records.\n\
+                   # TYPE fluentbit_input_records_total counter\n\
+                   fluentbit_input_records_total{name=\"trendmicro.0\"} 12345678\n";
+        let expected = Counters { records: 12_345_678, ..Counters::default() };
+        assert_eq!(parse_counters(old), Some(expected));
+        let new = format!(
+            "{old}fluentbit_input_ring_buffer_writes_total{{name=\"a b\"}} 7\n\
+             fluentbit_input_ring_buffer_retries_total{{name=\"a b\"}} 9\n\
+             fluentbit_input_ring_buffer_retry_failures_total{{name=\"a b\"}} 2\n"
+        );
+        let expected = Counters { ring_writes: Some(7), ring_failures: Some(2), ..expected };
+        assert_eq!(parse_counters(&new), Some(expected));
+        assert_eq!(parse_counters("fluentbit_input_records_total_other{} 1\n"), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! One budget of requests per credential, shared by everything in the process that uses it.
+//!
+//! The budget is a sliding minute: never more than the limit in any 60 seconds, however they are
+//! cut. What is live goes ahead of what is backfill.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::clock::{Stop, lock, monotonic};
+use crate::error::{Error, Result};
+
+/// The minute over which requests are counted, with room for the way to the vendor's clock.
+const PERIOD: Duration = Duration::from_millis(60_500);
+/// How often backfill looks whether live requests still wait.
+const TURN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How urgent a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// What happens now.
+    Live,
+    /// What happened before.
+    Backfill,
+}
+
+/// The budget's pure core.
+#[derive(Default)]
+struct Budget {
+    limit: Option<u32>,
+    sent: VecDeque<Instant>,
+    live_waiting: usize,
+    held_until: Option<Instant>,
+}
+
+impl Budget {
+    /// Takes one request from the budget, or says how long to wait before asking again.
+    fn take(&mut self, priority: Priority, now: Instant) -> Option<Duration> {
+        if let Some(held) = self.held_until.filter(|&until| until > now) {
+            return Some(held - now);
+        }
+        let Some(limit) = self.limit else { return None };
+        while self.sent.front().is_some_and(|&at| now.saturating_duration_since(at) >= PERIOD) {
+            self.sent.pop_front();
+        }
+        if priority == Priority::Backfill && self.live_waiting > 0 {
+            return Some(TURN_INTERVAL);
+        }
+        if self.sent.len() < limit as usize {
+            self.sent.push_back(now);
+            return None;
+        }
+        self.sent.front().map(|&at| PERIOD.saturating_sub(now.saturating_duration_since(at)))
+    }
+}
+
+/// A shared budget.
+#[derive(Default)]
+pub struct Limiter {
+    budget: Mutex<Budget>,
+}
+
+impl Limiter {
+    /// The limiter of a credential: the same for everybody in the process who names it so.
+    ///
+    /// The smallest limit that anybody configured for it holds for all.
+    pub fn of(credential: &[u8; 32], limit: Option<u32>) -> Arc<Self> {
+        static ALL: Mutex<Option<HashMap<[u8; 32], Weak<Limiter>>>> = Mutex::new(None);
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = all.get_or_insert_default();
+        all.retain(|_, limiter| limiter.strong_count() > 0);
+        let known = all.get(credential).and_then(Weak::upgrade);
+        let limiter = known.unwrap_or_default();
+        all.insert(*credential, Arc::downgrade(&limiter));
+        let mut budget = lock(&limiter.budget);
+        budget.limit = budget.limit.into_iter().chain(limit).min();
+        drop(budget);
+        limiter
+    }
+
+    /// Waits for one request's share of the budget; returns how long that took.
+    ///
+    /// # Errors
+    /// `Stopped` when `stop` was raised first.
+    pub fn acquire(&self, priority: Priority, stop: &Stop) -> Result<Duration> {
+        let started = monotonic();
+        let is_live = priority == Priority::Live;
+        let mut is_waiting = false;
+        loop {
+            let wait = {
+                let mut budget = lock(&self.budget);
+                let wait = budget.take(priority, monotonic());
+                let waits = wait.is_some();
+                if is_live && waits != is_waiting {
+                    is_waiting = waits;
+                    if waits { budget.live_waiting += 1 } else { budget.live_waiting -= 1 }
+                }
+                wait
+            };
+            let Some(wait) = wait else { return Ok(started.elapsed()) };
+            if stop.wait(wait) {
+                if is_waiting {
+                    lock(&self.budget).live_waiting -= 1;
+                }
+                return Err(Error::stopped());
+            }
+        }
+    }
+
+    /// The vendor asked everybody with this credential to wait.
+    pub fn hold(&self, wait: Duration) {
+        let until = monotonic() + wait;
+        let mut budget = lock(&self.budget);
+        budget.held_until = budget.held_until.max(Some(until));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn budget(limit: Option<u32>) -> Budget {
+        Budget { limit, ..Budget::default() }
+    }
+
+    #[test]
+    fn live_goes_first_and_a_hold_holds_everybody() {
+        let (mut budget, now) = (budget(Some(1)), Instant::now());
+        budget.live_waiting = 1;
+        assert_eq!(budget.take(Priority::Backfill, now), Some(TURN_INTERVAL));
+        assert_eq!(budget.take(Priority::Live, now), None);
+        assert_eq!(budget.take(Priority::Live, now), Some(PERIOD));
+        budget.held_until = Some(now + Duration::from_secs(5));
+        budget.limit = None;
+        assert_eq!(budget.take(Priority::Live, now), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn one_credential_has_one_limiter_with_the_smallest_limit() {
+        let (one, two) = ([1; 32], [2; 32]);
+        let limiter = Limiter::of(&one, None);
+        for limit in [Some(18), Some(30), None] {
+            assert!(Arc::ptr_eq(&limiter, &Limiter::of(&one, limit)));
+        }
+        assert_eq!(lock(&limiter.budget).limit, Some(18));
+        assert!(!Arc::ptr_eq(&limiter, &Limiter::of(&two, Some(18))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_minute_holds_more_than_the_limit(
+            limit in 1_u32..30, gaps_ms in prop::collection::vec(0_u64..5_000, 1..300),
+        ) {
+            let (mut budget, mut now) = (budget(Some(limit)), Instant::now());
+            let mut granted = Vec::new();
+            for gap in gaps_ms {
+                now += Duration::from_millis(gap);
+                while let Some(wait) = budget.take(Priority::Live, now) {
+                    prop_assert!(!wait.is_zero());
+                    now += wait;
+                }
+                granted.push(now);
+            }
+            for (i, &first) in granted.iter().enumerate() {
+                let minute = Duration::from_secs(60);
+                let within = granted[i..].iter().take_while(|&&at| at - first <= minute).count();
+                prop_assert!(within <= limit as usize);
+            }
+        }
+    }
+}

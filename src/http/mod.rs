@@ -1,0 +1,224 @@
+//! HTTP for the pollers: one request, one whole answer. The only room that knows reqwest.
+//!
+//! reqwest's blocking client cannot be told to stop and keeps a thread that nobody joins. So each
+//! poller drives the asynchronous client on its own thread and looks up ten times a second whether
+//! it should stop; nothing asynchronous leaves this room.
+
+pub mod auth;
+pub mod limiter;
+pub mod retry;
+mod tls;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::DateTime;
+use tokio::runtime;
+
+use crate::clock::{self, Stop, Time};
+use crate::config::{ConnectorConfig, Proxy};
+use crate::error::{Error, ErrorKind, Result};
+
+use auth::{Authenticator, Scheme};
+
+/// A decoded body; a page of 500 records is well below, and a bomb ends here.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A host that does not answer at all should not use up the whole request's time.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(15);
+/// How often a running request looks whether it should stop.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a look-up of a name may hold up a stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
+/// Sent with every request.
+const USER_AGENT: &str = concat!("in_trendmicro/", env!("CARGO_PKG_VERSION"));
+
+/// What to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Path and query exactly as they go over the wire, percent-encoded.
+    pub target: String,
+}
+
+impl Request {
+    /// A GET for `target`.
+    #[must_use]
+    pub fn get(target: String) -> Self {
+        Self { target }
+    }
+}
+
+/// A whole answer, its body decoded.
+#[derive(Debug, Default)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// The vendor's clock.
+    pub date: Option<Time>,
+    /// How long the vendor asks us to wait.
+    pub retry_after: Option<Duration>,
+    /// The body's media type.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Sends requests; the tests and the simulation have their own.
+pub trait Transport {
+    /// Sends one request and reads its whole answer, whatever its status.
+    ///
+    /// # Errors
+    /// `Retry` or `Narrow` when no whole answer came, `Stopped` when `stop` was raised.
+    fn send(&mut self, request: &Request, stop: &Stop) -> Result<Response>;
+}
+
+/// The real transport of one connector.
+pub struct Client {
+    origin: String,
+    timeout: Duration,
+    authenticator: Authenticator,
+    client: reqwest::Client,
+    runtime: Option<runtime::Runtime>,
+}
+
+impl Client {
+    /// A client for one connector; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When a certificate, key or proxy of the configuration cannot be used.
+    pub fn new(config: &ConnectorConfig, scheme: Scheme) -> Result<Self> {
+        let unusable = |error: reqwest::Error| {
+            Error::config(format!("{}: the HTTP client cannot start", config.name))
+                .caused_by(error.without_url())
+        };
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client_config(&config.tls)?)
+            .user_agent(USER_AGENT)
+            .gzip(true)
+            // A redirect would carry the credential to a host that nobody configured.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(config.timeout.min(CONNECT_TIMEOUT_MAX));
+        match &config.proxy {
+            Proxy::Environment if !config.base_url.is_loopback() => {}
+            Proxy::Environment | Proxy::Off => builder = builder.no_proxy(),
+            Proxy::Url(url) => {
+                builder = builder.proxy(reqwest::Proxy::all(url.expose()).map_err(unusable)?);
+            }
+        }
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .thread_name("trendmicro-dns")
+            .build()
+            .map_err(|error| Error::config("no event loop for HTTP").caused_by(error))?;
+        let base = config.base_url.as_str();
+        Ok(Self {
+            origin: base[..base.len() - config.base_url.path().len()].to_owned(),
+            timeout: config.timeout,
+            authenticator: Authenticator::new(scheme, Arc::clone(&config.api_key)),
+            client: builder.build().map_err(unusable)?,
+            runtime: Some(runtime),
+        })
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<Response> {
+        let url = format!("{}{}", self.origin, request.target);
+        let authorization = self.authenticator.header()?;
+        let mut response = self
+            .client
+            .get(url)
+            .header(authorization.0, authorization.1)
+            .header(reqwest::header::ACCEPT, "application/json")
+            .send()
+            .await
+            .map_err(transport_error)?;
+        let header = |name| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+        let mut answer = Response {
+            status: response.status().as_u16(),
+            date: header(reqwest::header::DATE).and_then(|text| http_date(&text)),
+            content_type: header(reqwest::header::CONTENT_TYPE),
+            ..Response::default()
+        };
+        answer.retry_after = header(reqwest::header::RETRY_AFTER)
+            .and_then(|text| retry_after(&text, answer.date.unwrap_or_else(clock::now)));
+        while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
+            if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
+                let text = format!("the answer is larger than {BODY_BYTES_MAX} bytes");
+                return Err(Error::new(ErrorKind::Narrow, text));
+            }
+            answer.body.extend_from_slice(&chunk);
+        }
+        self.authenticator.redact(&mut answer);
+        Ok(answer)
+    }
+
+    async fn exchange_until(&self, request: &Request, stop: &Stop) -> Result<Response> {
+        let started = Instant::now();
+        let mut exchange = Box::pin(self.exchange(request));
+        loop {
+            if let Ok(answer) = tokio::time::timeout(STOP_CHECK_INTERVAL, &mut exchange).await {
+                return answer;
+            }
+            if stop.is_raised() {
+                return Err(Error::stopped());
+            }
+            if started.elapsed() >= self.timeout {
+                let text = format!("no whole answer within {} s", self.timeout.as_secs());
+                return Err(Error::new(ErrorKind::Narrow, text));
+            }
+        }
+    }
+}
+
+impl Transport for Client {
+    fn send(&mut self, request: &Request, stop: &Stop) -> Result<Response> {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(self.exchange_until(request, stop)),
+            None => Err(Error::stopped()),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+        }
+    }
+}
+
+/// A failure of the connection; the URL is left out, since its query holds tokens.
+fn transport_error(error: reqwest::Error) -> Error {
+    let kind =
+        if error.is_timeout() { ErrorKind::Narrow } else { ErrorKind::Retry { floor: None } };
+    let what = if error.is_connect() { "cannot connect" } else { "the connection failed" };
+    Error::new(kind, what).caused_by(error.without_url())
+}
+
+/// Reads an HTTP date (RFC 9110 §5.6.7, the preferred form).
+fn http_date(text: &str) -> Option<Time> {
+    DateTime::parse_from_rfc2822(text).ok().map(|time| time.to_utc())
+}
+
+/// Reads `Retry-After`: seconds, or a date.
+fn retry_after(text: &str, now: Time) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(secs) => Some(Duration::from_secs(secs)),
+        Err(_) => Some((http_date(text.trim())? - now).to_std().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(retry_after(" 120 ", now), Some(Duration::from_secs(120)));
+        let date = "Sun, 06 Nov 1994 08:50:37 GMT";
+        assert_eq!(retry_after(date, now), Some(Duration::from_secs(60)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:40:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+        assert_eq!(retry_after("-1", now), None);
+    }
+}

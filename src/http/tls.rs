@@ -1,0 +1,107 @@
+//! TLS by rustls with the `ring` provider, named explicitly: the process belongs to the host, and
+//! a default provider is a global.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::config::Tls;
+use crate::error::{Error, Result};
+
+/// The client's side of TLS, as configured.
+///
+/// # Errors
+/// When a file holds no usable certificate or key.
+pub fn client_config(tls: &Tls) -> Result<ClientConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let versions: &[&rustls::SupportedProtocolVersion] = if tls.only_1_3 {
+        &[&rustls::version::TLS13]
+    } else {
+        &[&rustls::version::TLS13, &rustls::version::TLS12]
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| Error::config("tls_min_version").caused_by(error))?;
+    let builder = if tls.verify {
+        builder.with_root_certificates(roots(tls.ca_file.as_deref())?)
+    } else {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerifier(provider)))
+    };
+    let Some((crt, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
+    let chain = certificates("tls_crt_file", crt)?;
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| unusable("tls_key_file", key, "no private key").caused_by(error))?;
+    builder.with_client_auth_cert(chain, private).map_err(|error| {
+        unusable("tls_crt_file", crt, "not usable with tls_key_file").caused_by(error)
+    })
+}
+
+/// The system's certificates and those of `ca_file`.
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    // A system without any, as in a bare container, is an error only if nothing else is trusted.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca_file {
+        for certificate in certificates("tls_ca_file", path)? {
+            roots.add(certificate).map_err(|error| {
+                unusable("tls_ca_file", path, "a certificate that cannot be used").caused_by(error)
+            })?;
+        }
+    }
+    Ok(roots)
+}
+
+fn certificates(property: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let found: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unusable(property, path, "not a PEM file").caused_by(error))?;
+    if found.is_empty() { Err(unusable(property, path, "no certificate in it")) } else { Ok(found) }
+}
+
+fn unusable(property: &str, path: &Path, why: &str) -> Error {
+    Error::config(format!("{property} = \"{}\": {why}", path.display()))
+}
+
+/// Accepts any certificate, for `tls_verify: off`; the handshake's signatures are still checked.
+#[derive(Debug)]
+struct NoVerifier(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for NoVerifier {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

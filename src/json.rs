@@ -1,0 +1,392 @@
+//! A reader over JSON text that hands out pieces and never builds a tree.
+//!
+//! It exists because records must pass through exactly: key order, duplicate keys, integers of any
+//! size. Structure is checked strictly, since a cut or garbled page has to be asked for again. The
+//! inside of a string is taken as it comes (raw control characters, unknown escapes, lone
+//! surrogates), since refusing a page that the vendor will always send so would stop a stream.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+
+use crate::error::{Error, Result};
+
+/// What the next value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `{…}`
+    Object,
+    /// `[…]`
+    Array,
+    /// `"…"`
+    String,
+    /// `-1.5e3`
+    Number,
+    /// `true`
+    True,
+    /// `false`
+    False,
+    /// `null`
+    Null,
+}
+
+/// A position in a JSON text.
+pub struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader at the start of `text`.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The kind of the next value, without reading it.
+    ///
+    /// # Errors
+    /// When no value begins here.
+    pub fn peek(&mut self) -> Result<Kind> {
+        match self.skip_space() {
+            Some(b'{') => Ok(Kind::Object),
+            Some(b'[') => Ok(Kind::Array),
+            Some(b'"') => Ok(Kind::String),
+            Some(b't') => Ok(Kind::True),
+            Some(b'f') => Ok(Kind::False),
+            Some(b'n') => Ok(Kind::Null),
+            Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
+            _ => Err(self.fault("a value")),
+        }
+    }
+
+    /// Reads an object; `member` gets each key and must read its value.
+    ///
+    /// # Errors
+    /// When the text is not a well-formed object, or `member` fails.
+    pub fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Cow<'a, str>) -> Result<()>,
+    ) -> Result<()> {
+        self.expect(b'{', "an object")?;
+        if self.accept(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.string()?;
+            self.expect(b':', "':'")?;
+            member(self, key)?;
+            if !self.accept(b',') {
+                return self.expect(b'}', "',' or '}'");
+            }
+        }
+    }
+
+    /// Reads an array; `element` must read each element.
+    ///
+    /// # Errors
+    /// When the text is not a well-formed array, or `element` fails.
+    pub fn array(&mut self, mut element: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        self.expect(b'[', "an array")?;
+        if self.accept(b']') {
+            return Ok(());
+        }
+        loop {
+            element(self)?;
+            if !self.accept(b',') {
+                return self.expect(b']', "',' or ']'");
+            }
+        }
+    }
+
+    /// Reads a string, borrowed where it holds no escape.
+    ///
+    /// # Errors
+    /// When no string begins here or it does not end.
+    pub fn string(&mut self) -> Result<Cow<'a, str>> {
+        self.expect(b'"', "a string")?;
+        let start = self.at;
+        match memchr2(b'"', b'\\', &self.text.as_bytes()[start..]) {
+            Some(length) if self.text.as_bytes()[start + length] == b'"' => {
+                self.at = start + length + 1;
+                Ok(Cow::Borrowed(&self.text[start..start + length]))
+            }
+            Some(_) => self.escaped_string().map(Cow::Owned),
+            None => Err(self.fault("the end of a string")),
+        }
+    }
+
+    /// Reads `true`, `false` or `null`.
+    ///
+    /// # Errors
+    /// When the word is cut or misspelt.
+    pub fn word(&mut self, word: &str) -> Result<()> {
+        self.skip_space();
+        if self.rest().starts_with(word.as_bytes()) {
+            self.at += word.len();
+            return Ok(());
+        }
+        Err(self.fault(word))
+    }
+
+    /// Reads a number and returns its text, which follows JSON's grammar.
+    ///
+    /// # Errors
+    /// When the number is malformed.
+    pub fn number(&mut self) -> Result<&'a str> {
+        self.skip_space();
+        let start = self.at;
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    /// Reads any value and returns its text.
+    ///
+    /// It keeps its own stack, so the nesting of a hostile text costs heap in proportion to its
+    /// length and never the thread's stack.
+    ///
+    /// # Errors
+    /// When the value is malformed.
+    pub fn skip(&mut self) -> Result<&'a str> {
+        self.skip_space();
+        let start = self.at;
+        let mut open: Vec<u8> = Vec::new();
+        loop {
+            if self.open_or_scalar(&mut open)? {
+                continue;
+            }
+            loop {
+                let Some(&container) = open.last() else { return Ok(&self.text[start..self.at]) };
+                if self.accept(b',') {
+                    if container == b'}' {
+                        self.key()?;
+                    }
+                    break;
+                }
+                self.expect(container, "',' or the end of a container")?;
+                open.pop();
+            }
+        }
+    }
+
+    /// Fails unless nothing but white space is left.
+    ///
+    /// # Errors
+    /// When more text follows.
+    pub fn end(&mut self) -> Result<()> {
+        match self.skip_space() {
+            None => Ok(()),
+            Some(_) => Err(self.fault("the end of the text")),
+        }
+    }
+
+    /// Enters a container (true: its first element comes next) or reads a scalar (false).
+    fn open_or_scalar(&mut self, open: &mut Vec<u8>) -> Result<bool> {
+        match self.peek()? {
+            Kind::Object => {
+                self.at += 1;
+                if !self.accept(b'}') {
+                    self.key()?;
+                    open.push(b'}');
+                    return Ok(true);
+                }
+            }
+            Kind::Array => {
+                self.at += 1;
+                if !self.accept(b']') {
+                    open.push(b']');
+                    return Ok(true);
+                }
+            }
+            Kind::String => self.string().map(drop)?,
+            Kind::Number => self.number().map(drop)?,
+            Kind::True => self.word("true")?,
+            Kind::False => self.word("false")?,
+            Kind::Null => self.word("null")?,
+        }
+        Ok(false)
+    }
+
+    fn key(&mut self) -> Result<()> {
+        self.string()?;
+        self.expect(b':', "':'")
+    }
+
+    /// Reads on from the start of a string that holds an escape.
+    fn escaped_string(&mut self) -> Result<String> {
+        let mut out = String::new();
+        loop {
+            let Some(length) = memchr2(b'"', b'\\', self.rest()) else {
+                return Err(self.fault("the end of a string"));
+            };
+            out.push_str(&self.text[self.at..self.at + length]);
+            self.at += length + 1;
+            if self.text.as_bytes()[self.at - 1] == b'"' {
+                return Ok(out);
+            }
+            self.escape(&mut out)?;
+        }
+    }
+
+    /// Reads what follows a backslash.
+    fn escape(&mut self, out: &mut String) -> Result<()> {
+        let Some(c) = self.text[self.at..].chars().next() else {
+            return Err(self.fault("the end of a string"));
+        };
+        self.at += c.len_utf8();
+        match c {
+            '"' | '\\' | '/' => out.push(c),
+            'b' => out.push('\u{8}'),
+            'f' => out.push('\u{c}'),
+            'n' => out.push('\n'),
+            'r' => out.push('\r'),
+            't' => out.push('\t'),
+            'u' => out.push(self.unicode_escape()),
+            // Not JSON; both characters are kept, so nothing of the record is lost.
+            _ => out.extend(['\\', c]),
+        }
+        Ok(())
+    }
+
+    /// Reads the digits after `\u`, and the second half of a surrogate pair if it follows.
+    fn unicode_escape(&mut self) -> char {
+        let Some(first) = self.hex4() else { return char::REPLACEMENT_CHARACTER };
+        if let Some(c) = char::from_u32(first) {
+            return c;
+        }
+        let before = self.at;
+        if self.rest().starts_with(b"\\u") {
+            self.at += 2;
+            if let Some(second @ 0xDC00..=0xDFFF) = self.hex4()
+                && (0xD800..=0xDBFF).contains(&first)
+            {
+                let scalar = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
+                return char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER);
+            }
+            self.at = before;
+        }
+        char::REPLACEMENT_CHARACTER
+    }
+
+    fn hex4(&mut self) -> Option<u32> {
+        let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        self.at += 4;
+        u32::from_str_radix(&self.text[self.at - 4..self.at], 16).ok()
+    }
+
+    fn digits(&mut self) -> Result<()> {
+        let count = self.rest().iter().take_while(|b| b.is_ascii_digit()).count();
+        self.at += count;
+        if count == 0 { Err(self.fault("a digit")) } else { Ok(()) }
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.rest().first() == Some(&byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn accept(&mut self, byte: u8) -> bool {
+        self.skip_space();
+        self.take(byte)
+    }
+
+    fn expect(&mut self, byte: u8, what: &str) -> Result<()> {
+        if self.accept(byte) { Ok(()) } else { Err(self.fault(what)) }
+    }
+
+    /// Passes white space; returns the byte after it.
+    fn skip_space(&mut self) -> Option<u8> {
+        let rest = self.rest();
+        let space = rest.iter().take_while(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t')).count();
+        self.at += space;
+        self.rest().first().copied()
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.at..]
+    }
+
+    /// Says what was expected and where; the text itself may be private and is left out.
+    fn fault(&self, expected: &str) -> Error {
+        let seen = &self.text.as_bytes()[..self.at];
+        let line = 1 + seen.iter().filter(|&&b| b == b'\n').count();
+        let cut = if memchr(b'\0', self.rest()).is_none() && self.rest().is_empty() {
+            "the text ends"
+        } else {
+            "the text goes on otherwise"
+        };
+        Error::retry(format!("expected {expected} at byte {} (line {line}), {cut}", self.at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_keep_every_character() {
+        let text = r#""a\"\\\/\b\f\n\r\té😀\ud83d\ude00\u00e9\u0000""#;
+        let expected = "a\"\\/\u{8}\u{c}\n\r\té😀😀é\0";
+        assert_eq!(Reader::new(text).string().unwrap(), expected);
+        for (odd, expected) in [
+            (r#""\ud83dx""#, "\u{fffd}x"),
+            (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
+            (r#""\q""#, "\\q"),
+            ("\"\u{1}\"", "\u{1}"),
+            (r#""\u12""#, "\u{fffd}12"),
+        ] {
+            assert_eq!(Reader::new(odd).string().unwrap(), expected, "{odd}");
+        }
+    }
+
+    #[test]
+    fn structure_is_strict() {
+        for bad in [
+            "",
+            "{",
+            "[",
+            "[1,]",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "{a:1}",
+            "01",
+            "-",
+            "1.",
+            "1e",
+            "tru",
+            "\"a",
+            "[1 2]",
+            "{\"a\":1 \"b\":2}",
+            "]",
+            "<html>",
+            "\"\\",
+        ] {
+            let mut reader = Reader::new(bad);
+            assert!(reader.skip().and_then(|_| reader.end()).is_err(), "{bad}");
+        }
+        for good in [" {} ", "[ ]", "-0.5e-3", "{\"a\":[{\"b\":[]},null,true,false,\"x\"]}"] {
+            let mut reader = Reader::new(good);
+            assert!(reader.skip().and_then(|_| reader.end()).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_nesting_costs_no_stack() {
+        let deep = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
+        assert_eq!(Reader::new(&deep).skip().unwrap().len(), deep.len());
+    }
+}

@@ -1,0 +1,44 @@
+//! A Fluent Bit input plugin that collects Trend Micro's logs and inventories, and loses none.
+//!
+//! The modules, in the order in which data travels:
+//!
+//! ```text
+//! config → instance → poller → connector → http → json, record → envelope → msgpack → batch
+//!        → queue → handover → ffi
+//! ```
+//!
+//! and only the acknowledgement flows back: `ffi → handover → commit → cursor, ledger → checkpoint`.
+//! Beside the road stand `window` (what to ask for), `secret`, `log`, `clock` and `error`.
+
+pub mod config;
+pub mod instance;
+pub mod poller;
+
+pub mod connector;
+pub mod http;
+pub mod window;
+
+pub mod json;
+pub mod record;
+
+pub mod batch;
+pub mod envelope;
+pub mod msgpack;
+
+pub mod handover;
+pub mod queue;
+
+pub mod commit;
+pub mod cursor;
+pub mod ledger;
+
+pub mod checkpoint;
+
+pub mod clock;
+pub mod error;
+pub mod log;
+pub mod secret;
+
+// The one door to `unsafe`: the host's ABI. Everything else is denied it by the crate's lints.
+#[allow(unsafe_code)]
+pub mod ffi;

@@ -1,0 +1,318 @@
+//! MessagePack: writing values, and looking into values that we wrote.
+//!
+//! A Fluent Bit event is `[EventTime, map]`. `EventTime` is extension type 0 with seconds and
+//! nanoseconds as big-endian 32-bit numbers. The form with metadata, `[[EventTime, {}], map]`, is
+//! passed on verbatim by the host's `forward` output and refused by several receivers, so we never
+//! write it.
+
+use crate::clock::Time;
+
+/// Hosts from 3.1 to 4.1 drop the rest of a chunk after a time beyond this second.
+const SECONDS_MAX: i64 = i32::MAX as i64;
+/// Hosts from 5.1 drop the rest of a chunk after nanoseconds beyond this.
+const NANOS_MAX: u32 = 999_999_999;
+
+/// Writes the array header and time that open every event; the record's map must follow.
+pub fn event(out: &mut Vec<u8>, time: Time) {
+    // The bounds make the casts exact.
+    let seconds = time.timestamp().clamp(0, SECONDS_MAX) as u32;
+    let nanos = time.timestamp_subsec_nanos().min(NANOS_MAX);
+    out.extend([0x92, 0xd7, 0x00]);
+    out.extend(seconds.to_be_bytes());
+    out.extend(nanos.to_be_bytes());
+}
+
+/// Writes a string.
+pub fn string(out: &mut Vec<u8>, text: &str) {
+    let length = text.len();
+    match length {
+        0..=31 => out.push(0xa0 | length as u8),
+        32..=0xff => out.extend([0xd9, length as u8]),
+        0x100..=0xffff => sized(out, 0xda, &(length as u16).to_be_bytes()),
+        _ => sized(out, 0xdb, &(length as u32).to_be_bytes()),
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Writes an unsigned integer in its shortest form.
+pub fn unsigned(out: &mut Vec<u8>, value: u64) {
+    match value {
+        0..=0x7f => out.push(value as u8),
+        0x80..=0xff => out.extend([0xcc, value as u8]),
+        0x100..=0xffff => sized(out, 0xcd, &(value as u16).to_be_bytes()),
+        0x1_0000..=0xffff_ffff => sized(out, 0xce, &(value as u32).to_be_bytes()),
+        _ => sized(out, 0xcf, &value.to_be_bytes()),
+    }
+}
+
+/// Writes a signed integer in its shortest form.
+pub fn signed(out: &mut Vec<u8>, value: i64) {
+    match value {
+        0.. => unsigned(out, value as u64),
+        -32..=-1 => out.push(value as u8),
+        -0x80..=-33 => out.extend([0xd0, value as u8]),
+        -0x8000..=-0x81 => sized(out, 0xd1, &(value as i16).to_be_bytes()),
+        -0x8000_0000..=-0x8001 => sized(out, 0xd2, &(value as i32).to_be_bytes()),
+        _ => sized(out, 0xd3, &value.to_be_bytes()),
+    }
+}
+
+/// Writes a 64-bit float.
+pub fn float(out: &mut Vec<u8>, value: f64) {
+    sized(out, 0xcb, &value.to_be_bytes());
+}
+
+/// Writes a boolean.
+pub fn boolean(out: &mut Vec<u8>, value: bool) {
+    out.push(if value { 0xc3 } else { 0xc2 });
+}
+
+/// Writes nil.
+pub fn nil(out: &mut Vec<u8>) {
+    out.push(0xc0);
+}
+
+/// Writes the header of a map of `count` pairs.
+pub fn map(out: &mut Vec<u8>, count: usize) {
+    let at = open(out);
+    close_map(out, at, count);
+}
+
+/// Reserves the header of a container whose size is not known yet; returns where it lies.
+pub fn open(out: &mut Vec<u8>) -> usize {
+    out.push(0xc1);
+    out.len() - 1
+}
+
+/// Fills in the header of a map that [`open`] reserved at `at`.
+pub fn close_map(out: &mut Vec<u8>, at: usize, count: usize) {
+    close(out, at, count, [0x80, 0xde, 0xdf]);
+}
+
+/// Fills in the header of an array that [`open`] reserved at `at`.
+pub fn close_array(out: &mut Vec<u8>, at: usize, count: usize) {
+    close(out, at, count, [0x90, 0xdc, 0xdd]);
+}
+
+/// Small containers are the rule, so one byte is reserved and large ones move what follows.
+fn close(out: &mut Vec<u8>, at: usize, count: usize, [fixed, medium, large]: [u8; 3]) {
+    match count {
+        0..=15 => out[at] = fixed | count as u8,
+        16..=0xffff => {
+            out[at] = medium;
+            out.splice(at + 1..at + 1, (count as u16).to_be_bytes());
+        }
+        _ => {
+            out[at] = large;
+            out.splice(at + 1..at + 1, (count as u32).to_be_bytes());
+        }
+    }
+}
+
+fn sized(out: &mut Vec<u8>, marker: u8, bytes: &[u8]) {
+    out.push(marker);
+    out.extend_from_slice(bytes);
+}
+
+/// A value inside bytes that this module wrote.
+///
+/// Bytes from elsewhere are read without harm, but the answers may be wrong.
+#[derive(Clone, Copy)]
+pub struct View<'a>(&'a [u8]);
+
+/// What a [`View`] shows, with the offset at which a container's contents begin.
+enum Shape {
+    Scalar { header: usize, payload: usize },
+    Map { header: usize, count: usize },
+    Array { header: usize, count: usize },
+}
+
+impl<'a> View<'a> {
+    /// The value that begins at the start of `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether the value is a map.
+    #[must_use]
+    pub fn is_map(&self) -> bool {
+        matches!(self.shape(), Shape::Map { .. })
+    }
+
+    /// The value as text, if it is a string.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&'a str> {
+        let Shape::Scalar { header, payload } = self.shape() else { return None };
+        let is_string = matches!(self.0.first()?, 0xa0..=0xbf | 0xd9..=0xdb);
+        let bytes = self.0.get(header..header + payload).filter(|_| is_string)?;
+        std::str::from_utf8(bytes).ok()
+    }
+
+    /// The value at the end of `path`, a key per level; the first of a repeated key.
+    #[must_use]
+    pub fn get(&self, path: &[&str]) -> Option<Self> {
+        let Some((key, rest)) = path.split_first() else { return Some(*self) };
+        self.pairs().find(|(name, _)| name.as_str() == Some(key))?.1.get(rest)
+    }
+
+    /// The pairs of a map, in their order; nothing for another value.
+    pub fn pairs(&self) -> impl Iterator<Item = (Self, Self)> + use<'a> {
+        let (header, count) = match self.shape() {
+            Shape::Map { header, count } => (header, count),
+            _ => (0, 0),
+        };
+        let mut rest = self.0.get(header..).unwrap_or_default();
+        (0..count).map_while(move |_| {
+            let key = take(&mut rest)?;
+            Some((key, take(&mut rest)?))
+        })
+    }
+
+    /// Writes the value with the keys of every map sorted, so that equal records give equal bytes.
+    pub fn canonical(&self, out: &mut Vec<u8>) {
+        match self.shape() {
+            Shape::Scalar { header, payload } => {
+                out.extend_from_slice(self.0.get(..header + payload).unwrap_or_default());
+            }
+            Shape::Map { header, .. } => {
+                let mut pairs: Vec<(Self, Self)> = self.pairs().collect();
+                pairs.sort_by_key(|(key, _)| key.0);
+                out.extend_from_slice(&self.0[..header]);
+                for (key, value) in pairs {
+                    out.extend_from_slice(key.0);
+                    value.canonical(out);
+                }
+            }
+            Shape::Array { header, count } => {
+                out.extend_from_slice(&self.0[..header]);
+                let mut rest = &self.0[header..];
+                (0..count).map_while(|_| take(&mut rest)).for_each(|item| item.canonical(out));
+            }
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        let size = |width: usize| {
+            let bytes = self.0.get(1..1 + width).unwrap_or_default();
+            bytes.iter().fold(0_usize, |sum, &byte| sum << 8 | usize::from(byte))
+        };
+        let scalar = |header, payload| Shape::Scalar { header, payload };
+        match self.0.first().copied().unwrap_or(0xc0) {
+            marker @ 0x80..=0x8f => Shape::Map { header: 1, count: usize::from(marker & 0x0f) },
+            marker @ 0x90..=0x9f => Shape::Array { header: 1, count: usize::from(marker & 0x0f) },
+            marker @ 0xa0..=0xbf => scalar(1, usize::from(marker & 0x1f)),
+            0xcc | 0xd0 => scalar(1, 1),
+            0xcd | 0xd1 => scalar(1, 2),
+            0xca | 0xce | 0xd2 => scalar(1, 4),
+            0xcb | 0xcf | 0xd3 => scalar(1, 8),
+            0xd9 => scalar(2, size(1)),
+            0xda => scalar(3, size(2)),
+            0xdb => scalar(5, size(4)),
+            0xdc => Shape::Array { header: 3, count: size(2) },
+            0xdd => Shape::Array { header: 5, count: size(4) },
+            0xde => Shape::Map { header: 3, count: size(2) },
+            0xdf => Shape::Map { header: 5, count: size(4) },
+            _ => scalar(1, 0),
+        }
+    }
+
+    /// How many bytes the value takes.
+    fn length(&self) -> usize {
+        let (header, mut values) = match self.shape() {
+            Shape::Scalar { header, payload } => return header + payload,
+            Shape::Array { header, count } => (header, count),
+            Shape::Map { header, count } => (header, 2 * count),
+        };
+        let mut at = header;
+        while values > 0 && at < self.0.len() {
+            at += Self(&self.0[at..]).length();
+            values -= 1;
+        }
+        at
+    }
+}
+
+/// Splits the first value off `rest`.
+fn take<'a>(rest: &mut &'a [u8]) -> Option<View<'a>> {
+    let length = View(rest).length();
+    let (value, after) = rest.split_at_checked(length).filter(|(value, _)| !value.is_empty())?;
+    *rest = after;
+    Some(View(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use proptest::prelude::*;
+    use rmpv::Value;
+
+    use super::*;
+
+    fn decoded(bytes: &[u8]) -> Value {
+        let mut rest = bytes;
+        let value = rmpv::decode::read_value(&mut rest).expect("valid MessagePack");
+        assert!(rest.is_empty(), "nothing follows the value");
+        value
+    }
+
+    #[test]
+    fn an_event_time_stays_within_what_every_host_accepts() {
+        for (seconds, nanos, expected) in [
+            (1_700_000_000, 123_456_789, (1_700_000_000_u32, 123_456_789_u32)),
+            (-5, 0, (0, 0)),
+            (i64::from(u32::MAX), 0, (i32::MAX as u32, 0)),
+            // chrono writes a leap second as nanoseconds beyond a whole second.
+            (1_699_999_979, 1_999_999_999, (1_699_999_979, 999_999_999)),
+        ] {
+            let mut out = Vec::new();
+            event(&mut out, DateTime::from_timestamp(seconds, nanos).unwrap());
+            assert_eq!(out[..3], [0x92, 0xd7, 0x00]);
+            assert_eq!(out[3..7], expected.0.to_be_bytes());
+            assert_eq!(out[7..], expected.1.to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn containers_of_every_size_get_their_header() {
+        for count in [0, 15, 16, 0xffff, 0x1_0000] {
+            let mut out = Vec::new();
+            let at = open(&mut out);
+            (0..count).for_each(|_| nil(&mut out));
+            close_array(&mut out, at, count);
+            assert_eq!(decoded(&out).as_array().unwrap().len(), count);
+            assert_eq!(View::new(&out).length(), out.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn scalars_round_trip(i: i64, u: u64, f: f64, s in ".{0,300}", b: bool) {
+            let mut out = Vec::new();
+            let at = open(&mut out);
+            signed(&mut out, i);
+            unsigned(&mut out, u);
+            float(&mut out, f);
+            string(&mut out, &s);
+            boolean(&mut out, b);
+            nil(&mut out);
+            close_array(&mut out, at, 6);
+            let value = decoded(&out);
+            let items = value.as_array().unwrap();
+            prop_assert_eq!(items[0].as_i64(), Some(i));
+            prop_assert_eq!(items[1].as_u64(), Some(u));
+            prop_assert_eq!(items[2].as_f64().unwrap().to_bits(), f.to_bits());
+            prop_assert_eq!(items[3].as_str(), Some(s.as_str()));
+            prop_assert_eq!(items[4].as_bool(), Some(b));
+            prop_assert!(items[5].is_nil());
+            prop_assert_eq!(View::new(&out).length(), out.len());
+        }
+
+        #[test]
+        fn looking_into_foreign_bytes_never_panics(bytes: Vec<u8>) {
+            let view = View::new(&bytes);
+            let _ = (view.is_map(), view.as_str().is_some(), view.get(&["a", "b"]).is_some());
+            view.pairs().for_each(drop);
+        }
+    }
+}
