@@ -29,6 +29,8 @@ use crate::window::{SETTLE, Window};
 const PAGES_MAX: u32 = 10_000;
 /// After so many failures in a row at a later page, its token may be what is wrong.
 const PAGE_TRIES_MAX: u32 = 5;
+/// After so many failures in a row, an answer that is not UTF-8 is not damaged but meant so.
+const LENIENT_AFTER: u32 = 3;
 /// A difference between our clock and the vendor's that is worth a line in the log.
 const SKEW_NOTABLE: Duration = Duration::from_secs(30);
 /// A `Date` that is further off says nothing about the vendor's clock.
@@ -225,12 +227,13 @@ impl Poller {
         if let Ok(response) = &result {
             self.learn_skew(response, now.time);
         }
+        let task = &mut self.tasks[stream];
+        let is_lenient = task.backoff.attempt() >= LENIENT_AFTER;
         let page = result.and_then(|response| {
             retry::check(&response)?;
-            let page = connector::read(&*self.connector, stream, &response)?;
+            let page = connector::read(&*self.connector, stream, &response, is_lenient)?;
             Ok((page, response.date))
         });
-        let task = &mut self.tasks[stream];
         let idle = State::Idle { until: now.instant };
         let State::Fetching { place } = std::mem::replace(&mut task.state, idle) else {
             return None;

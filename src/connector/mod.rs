@@ -6,6 +6,7 @@
 
 pub mod email_security;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -98,10 +99,23 @@ pub trait Connector: Send + Sync {
 
 /// Reads a successful answer; an answer without a body is a page without records.
 ///
+/// Bytes that are no UTF-8 mean that the answer was damaged on its way, unless it always comes so:
+/// then `is_lenient` has it read with replacement characters, since a record with one wrong
+/// character is better than a stream that stands still.
+///
 /// # Errors
 /// When the body is not what the API answers.
-pub fn read(connector: &dyn Connector, stream: usize, response: &Response) -> Result<Page> {
-    let text = String::from_utf8_lossy(&response.body);
+pub fn read(
+    connector: &dyn Connector,
+    stream: usize,
+    response: &Response,
+    is_lenient: bool,
+) -> Result<Page> {
+    let text = match std::str::from_utf8(&response.body) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) if is_lenient => String::from_utf8_lossy(&response.body),
+        Err(error) => return Err(Error::retry("the answer is not UTF-8").caused_by(error)),
+    };
     if text.trim().is_empty() {
         return Ok(Page::default());
     }

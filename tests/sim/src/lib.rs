@@ -11,6 +11,7 @@
 //! # std::io::Result::Ok(())
 //! ```
 
+mod canonical;
 mod clock;
 mod control;
 mod email_security;
@@ -26,6 +27,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+pub use canonical::canonical;
 pub use clock::Clock;
 pub use email_security::{EmailConfig, Ending, Lateness, OldStart, Order};
 pub use fault::{Fault, FaultKind, Faults, When};
