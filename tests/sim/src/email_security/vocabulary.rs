@@ -126,7 +126,7 @@ pub(crate) const URLS: [&str; 7] = [
 
 /// Numbers that lose digits in a reader that takes every number for a double, or reject.
 pub(crate) const FLOATS: [&str; 6] =
-    ["0.1", "-7.0", "12.747600", "1e-7", "1.7976931348623157E+308", "-0.0"];
+    ["0.1", "-7.0", "12.747600", "1e-7", "1.7976931348623157E+300", "-0.0"];
 
 /// Values of the `event` parameter.
 pub(crate) const EVENTS: [&str; 7] =
