@@ -65,6 +65,8 @@ pub struct Instance {
     handover: Handover,
     is_append: bool,
     is_paused: bool,
+    /// The host refused the last batch that it was offered.
+    is_refused: bool,
     /// Batches that the host refused or lost; they go before those in the queue.
     again: VecDeque<Batch>,
     committer: Option<Sender<Message>>,
@@ -117,6 +119,7 @@ impl Instance {
             handover: Handover::new(rule),
             is_append,
             is_paused: false,
+            is_refused: false,
             again: VecDeque::new(),
             committer: Some(sender.clone()),
             stop,
@@ -257,13 +260,17 @@ impl Instance {
             && let Some(batch) = batches.pop_front()
         {
             if host.append(batch.tag.as_deref(), &batch.bytes) {
+                self.is_refused = false;
                 taken.push(batch);
                 continue;
             }
-            self.logger.warn(format!(
-                "the host refused {} records; they are kept and offered again",
-                batch.records()
-            ));
+            if !self.is_refused {
+                self.logger.warn(format!(
+                    "the host refused {} records; they are kept and offered again each tick",
+                    batch.records()
+                ));
+            }
+            self.is_refused = true;
             batches.push_front(batch);
             break;
         }

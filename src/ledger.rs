@@ -6,15 +6,24 @@
 //! forgetting is dropping a bucket.
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::clock::Time;
 use crate::record::Id;
 
+/// Windows that end within the same minute share a bucket, so that a short interval does not make
+/// many small ones to look into.
+const BUCKET_SECS: i64 = 60;
+
+/// A set of ids, which are hashes already.
+type Ids = HashSet<Id, BuildHasherDefault<Identity>>;
+
 /// The ids of one stream.
 #[derive(Default)]
 pub struct Ledger {
-    pending: HashSet<Id>,
-    delivered: BTreeMap<Time, HashSet<Id>>,
+    pending: Ids,
+    /// By the end of the minute up to which windows may start that show them again.
+    delivered: BTreeMap<i64, Ids>,
 }
 
 impl Ledger {
@@ -25,7 +34,7 @@ impl Ledger {
 
     /// Marks ids as delivered; they can be shown again by windows that start up to `until`.
     pub fn deliver(&mut self, ids: &[Id], until: Time) {
-        let bucket = self.delivered.entry(until).or_default();
+        let bucket = self.delivered.entry(bucket_end(until)).or_default();
         for id in ids {
             self.pending.remove(id);
             bucket.insert(*id);
@@ -34,7 +43,7 @@ impl Ledger {
 
     /// Forgets ids that only windows ending before `before` could show.
     pub fn forget(&mut self, before: Time) {
-        self.delivered = self.delivered.split_off(&before);
+        self.delivered = self.delivered.split_off(&before.timestamp());
     }
 
     /// How many records wait for their commit.
@@ -46,7 +55,31 @@ impl Ledger {
     /// How many delivered ids are remembered.
     #[must_use]
     pub fn delivered(&self) -> usize {
-        self.delivered.values().map(HashSet::len).sum()
+        self.delivered.values().map(Ids::len).sum()
+    }
+}
+
+fn bucket_end(until: Time) -> i64 {
+    until.timestamp().div_euclid(BUCKET_SECS) * BUCKET_SECS + BUCKET_SECS
+}
+
+/// A hasher that takes the id's own bits: they are a cryptographic hash, so nobody can choose them.
+#[derive(Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn write(&mut self, bytes: &[u8]) {
+        let (_, last) = bytes.split_at(bytes.len().saturating_sub(8));
+        self.0 = last.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        // The lower half is as random as the whole.
+        self.0 = id as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -67,7 +100,7 @@ mod tests {
         assert_eq!((ledger.pending(), ledger.delivered()), (0, 1));
         ledger.forget(at(100));
         assert!(!ledger.admit(Id(1)), "a window from 100 on can still show second 100");
-        ledger.forget(at(101));
-        assert!(ledger.admit(Id(1)));
+        ledger.forget(at(100 + BUCKET_SECS));
+        assert!(ledger.admit(Id(1)), "and it is not kept for ever");
     }
 }

@@ -19,6 +19,8 @@ const SCHEMA_VERSION: i32 = 1;
 /// A process that is just ending still holds the file for a moment.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Ids lie together as they were committed, 16 bytes each, big-endian: a row per record would cost
+/// many times the work for nothing, since the set that is asked lives in memory.
 const SCHEMA: &str = "
     CREATE TABLE in_trendmicro_cursor (
         stream TEXT PRIMARY KEY,
@@ -27,9 +29,9 @@ const SCHEMA: &str = "
     CREATE TABLE in_trendmicro_ledger (
         stream TEXT NOT NULL,
         until_ms INTEGER NOT NULL,
-        id BLOB NOT NULL,
-        PRIMARY KEY (stream, until_ms, id)
-    ) WITHOUT ROWID;";
+        ids BLOB NOT NULL
+    );
+    CREATE INDEX in_trendmicro_ledger_until ON in_trendmicro_ledger (stream, until_ms);";
 
 /// A state file.
 pub struct Sqlite {
@@ -121,11 +123,15 @@ impl Store for Sqlite {
                 )
                 .optional()?;
             let mut statement = connection
-                .prepare("SELECT until_ms, id FROM in_trendmicro_ledger WHERE stream = ?1")?;
-            let rows = statement.query_map([stream], |row| {
-                Ok((from_millis(row.get(0)?), Id(u128::from_be_bytes(row.get(1)?))))
-            })?;
-            Ok(Saved { cursor: cursor.map(from_millis), ids: rows.collect::<Result<_, _>>()? })
+                .prepare("SELECT until_ms, ids FROM in_trendmicro_ledger WHERE stream = ?1")?;
+            let mut rows = statement.query([stream])?;
+            let mut saved = Saved { cursor: cursor.map(from_millis), ids: Vec::new() };
+            while let Some(row) = rows.next()? {
+                let until = from_millis(row.get(0)?);
+                let ids = row.get_ref(1)?.as_blob()?.as_chunks::<16>().0;
+                saved.ids.extend(ids.iter().map(|&id| (until, Id(u128::from_be_bytes(id)))));
+            }
+            Ok(saved)
         };
         read(&self.connection).map_err(|error| self.fault("read", error))
     }
@@ -141,12 +147,11 @@ impl Store for Sqlite {
 
 fn save(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
-        "INSERT OR IGNORE INTO in_trendmicro_ledger (stream, until_ms, id) VALUES (?1, ?2, ?3)",
+        "INSERT INTO in_trendmicro_ledger (stream, until_ms, ids) VALUES (?1, ?2, ?3)",
     )?;
     for (until, ids) in &change.delivered {
-        for id in ids {
-            insert.execute(params![change.stream, until.timestamp_millis(), id.0.to_be_bytes()])?;
-        }
+        let ids: Vec<u8> = ids.iter().flat_map(|id| id.0.to_be_bytes()).collect();
+        insert.execute(params![change.stream, until.timestamp_millis(), ids])?;
     }
     if let Some(cursor) = change.cursor {
         transaction

@@ -25,6 +25,9 @@ use auth::{Authenticator, Scheme};
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A host that does not answer at all should not use up the whole request's time.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(15);
+/// Servers close idle connections after a minute or so; one that is just being closed must not be
+/// used for the next round's request.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a running request looks whether it should stop.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a look-up of a name may hold up a stop.
@@ -94,6 +97,7 @@ impl Client {
             .tls_backend_preconfigured(tls::client_config(&config.tls)?)
             .user_agent(USER_AGENT)
             .gzip(true)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             // A redirect would carry the credential to a host that nobody configured.
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.timeout.min(CONNECT_TIMEOUT_MAX));
