@@ -450,7 +450,7 @@ impl Task {
             ErrorKind::Narrow => self.halve(place),
             // A token that the vendor no longer knows is refused for ever; the window is not.
             ErrorKind::Refused => Place::start(place.id, place.window),
-            _ if self.backoff.attempt() % PAGE_TRIES_MAX == 0 => {
+            _ if self.backoff.attempt().is_multiple_of(PAGE_TRIES_MAX) => {
                 Place::start(place.id, place.window)
             }
             _ => place,

@@ -39,7 +39,7 @@ impl Budget {
         if let Some(held) = self.held_until.filter(|&until| until > now) {
             return Some(held - now);
         }
-        let Some(limit) = self.limit else { return None };
+        let limit = self.limit?;
         while self.sent.front().is_some_and(|&at| now.saturating_duration_since(at) >= PERIOD) {
             self.sent.pop_front();
         }

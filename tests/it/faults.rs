@@ -177,15 +177,16 @@ fn late_records_within_the_overlap_arrive() {
         };
         (Case::new(name, email).with("overlap", "60s"), "")
     };
-    let cases =
-        vec![late("late", Order::Ascending), late("late, newest first", Order::Descending)];
+    let cases = vec![late("late", Order::Ascending), late("late, newest first", Order::Descending)];
     at_once(cases, |(case, says)| live(case, says));
 }
 
 /// As [`Case::run`], while records come into being.
 fn live(case: Case, says: &str) {
     let (place, sim) = (Place::new(), simulate(case.email));
-    case.faults.into_iter().for_each(|fault| drop(sim.faults().add(fault)));
+    for fault in case.faults {
+        sim.faults().add(fault);
+    }
     let host = Host::start(&place, &config(&sim, &place).with(&case.properties), &[]);
     let enough = || (sim.counts().visible > 340 + 150).then_some(());
     wait("live records", || host.log_tail(), enough);

@@ -96,11 +96,7 @@ pub fn config(sim: &Sim, place: &Place) -> Config {
 }
 
 /// Polls until there is an answer; after [`PATIENCE`] the test fails with what `explain` says.
-pub fn wait<T>(
-    what: &str,
-    explain: impl Fn() -> String,
-    mut poll: impl FnMut() -> Option<T>,
-) -> T {
+pub fn wait<T>(what: &str, explain: impl Fn() -> String, mut poll: impl FnMut() -> Option<T>) -> T {
     wait_long(what, PATIENCE, explain, &mut poll)
 }
 

@@ -1,1 +1,563 @@
-//! (being written)
+//! The rules of the house that no lint knows, read from the sources, and the documents that repeat
+//! what the code says.
+//!
+//! `UPDATE_EXPECT=1 cargo test --test it tidy` writes the README's table of properties anew.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use in_trendmicro::config::options::OPTIONS;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// What still fits into a head; a file's own tests do not count.
+const FILE_LINES_MAX: usize = 500;
+
+/// Each room with the rooms that it may use. Data travels downwards here, acknowledgement upwards;
+/// a room that wants another one first has to be allowed to.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("ffi", &["clock", "config", "error", "handover", "instance", "log"]),
+    ("config", &["connector", "error", "secret"]),
+    (
+        "instance",
+        &[
+            "batch",
+            "checkpoint",
+            "clock",
+            "commit",
+            "config",
+            "connector",
+            "envelope",
+            "error",
+            "handover",
+            "http",
+            "log",
+            "poller",
+            "queue",
+            "window",
+        ],
+    ),
+    (
+        "poller",
+        &[
+            "batch",
+            "clock",
+            "commit",
+            "connector",
+            "cursor",
+            "envelope",
+            "error",
+            "http",
+            "log",
+            "queue",
+            "record",
+            "window",
+        ],
+    ),
+    ("connector", &["error", "http", "json", "record", "window"]),
+    ("http", &["clock", "config", "error", "secret"]),
+    ("window", &["clock"]),
+    ("json", &["error"]),
+    ("record", &["clock", "error", "json", "msgpack"]),
+    ("envelope", &["clock", "config", "connector", "msgpack", "record"]),
+    ("msgpack", &["clock"]),
+    ("batch", &["clock", "cursor", "record"]),
+    ("queue", &["batch", "clock"]),
+    ("handover", &["batch"]),
+    (
+        "commit",
+        &["batch", "checkpoint", "clock", "cursor", "ledger", "log", "queue", "record", "window"],
+    ),
+    ("cursor", &["clock"]),
+    ("ledger", &["clock", "record"]),
+    ("checkpoint", &["clock", "error", "record"]),
+    ("secret", &["clock", "error"]),
+    ("log", &["clock"]),
+    ("clock", &[]),
+    ("error", &[]),
+];
+
+/// Rooms that are pure: the same input gives the same output, so tests need no world around them.
+const PURE: &[&str] =
+    &["window", "cursor", "ledger", "record", "envelope", "msgpack", "batch", "json", "handover"];
+/// What makes a room impure.
+const WORLD: &[&str] = &[
+    "std::env",
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::process",
+    "std::sync::Mutex",
+    "std::sync::atomic",
+    "std::thread",
+    "std::time::SystemTime",
+    "Instant::now",
+    "SystemTime::now",
+    "Utc::now",
+    "chrono::Local",
+    "crate::clock::Stop",
+    "crate::clock::lock",
+    "crate::clock::monotonic",
+    "crate::clock::now",
+    "crate::log",
+    "fastrand",
+    "rand",
+];
+
+/// What only some rooms may touch, by its path.
+const OWNED: &[(&str, &[&str])] = &[
+    ("libc", &["ffi"]),
+    ("reqwest", &["http"]),
+    ("rusqlite", &["checkpoint"]),
+    ("rustls", &["http"]),
+    ("rustls_native_certs", &["http"]),
+    ("std::fs", &["checkpoint", "secret"]),
+    ("std::os::unix", &["checkpoint", "secret"]),
+    ("std::net::TcpStream", &[]),
+    ("std::process", &[]),
+    ("tokio", &["http"]),
+    ("zeroize", &["secret"]),
+    // Whoever needs the time is given it; these are the edges that give it.
+    ("Utc::now", &["clock"]),
+    ("SystemTime::now", &[]),
+    ("Instant::now", &["clock", "http"]),
+    ("crate::clock::now", &["http", "poller"]),
+    ("crate::clock::monotonic", &["http", "instance", "poller"]),
+];
+
+/// All that a connector may know of the rest: it describes an API and does nothing.
+const CONNECTOR: &[&str] = &[
+    "crate::clock::Time",
+    "crate::error",
+    "crate::http::Request",
+    "crate::http::Response",
+    "crate::http::auth::Scheme",
+    "crate::json",
+    "crate::record",
+    "crate::window",
+];
+
+/// All that the C side may know of rooms that are not its own to drive.
+const FFI: &[(&str, &[&str])] = &[
+    ("crate::clock", &["crate::clock::lock"]),
+    ("crate::handover", &["crate::handover::Counters"]),
+];
+
+/// What no code outside tests says: it prints past the host's log, or is not finished.
+const FORBIDDEN: &[&str] = &[
+    ".unwrap()",
+    "dbg!(",
+    "eprint!(",
+    "eprintln!(",
+    "print!(",
+    "println!(",
+    "todo!(",
+    "unimplemented!(",
+];
+
+/// A source file without comments, texts and tests.
+struct Source {
+    path: PathBuf,
+    room: String,
+    code: String,
+    lines: usize,
+}
+
+fn sources() -> Vec<Source> {
+    let src = Path::new(ROOT).join("src");
+    let mut paths = Vec::new();
+    let mut folders = vec![src.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    assert!(paths.len() > 20, "{paths:?}");
+    let source = |path: PathBuf| {
+        let within = path.strip_prefix(&src).unwrap().to_owned();
+        let first = within.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+        let text = bare(&fs::read_to_string(&path).unwrap());
+        let code = without_tests(&text);
+        Source {
+            path: Path::new("src").join(within),
+            room: first.trim_end_matches(".rs").to_owned(),
+            lines: code.lines().count(),
+            code,
+        }
+    };
+    paths.into_iter().map(source).collect()
+}
+
+/// Replaces comments and the inside of texts by nothing; lines stay.
+fn bare(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = String::new();
+    let mut at = 0;
+    while at < chars.len() {
+        let end = match chars[at] {
+            '/' if chars.get(at + 1) == Some(&'/') => find(&chars, at, "\n"),
+            '"' => end_of_text(&chars, at),
+            'r' if is_raw(&chars, at) => {
+                let hashes = chars[at + 1..].iter().take_while(|&&c| c == '#').count();
+                let close = format!("\"{}", "#".repeat(hashes));
+                find(&chars, at + hashes + 2, &close) + close.len()
+            }
+            '\'' if chars.get(at + 1) == Some(&'\\') => find(&chars, at + 3, "'") + 1,
+            '\'' if chars.get(at + 2) == Some(&'\'') => at + 3,
+            other => {
+                out.push(other);
+                at += 1;
+                continue;
+            }
+        };
+        let end = end.min(chars.len());
+        out.extend(chars[at..end].iter().filter(|&&c| c == '\n'));
+        at = end;
+    }
+    out
+}
+
+fn is_raw(chars: &[char], at: usize) -> bool {
+    let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
+    let after = chars[at + 1..].iter().find(|&&c| c != '#');
+    (!in_word || chars[at - 1] == 'b') && after == Some(&'"')
+}
+
+fn find(chars: &[char], from: usize, what: &str) -> usize {
+    let what: Vec<char> = what.chars().collect();
+    let rest = chars.get(from..).unwrap_or_default();
+    rest.windows(what.len()).position(|window| window == what).map_or(chars.len(), |i| from + i)
+}
+
+fn end_of_text(chars: &[char], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < chars.len() && chars[at] != '"' {
+        at += if chars[at] == '\\' { 2 } else { 1 };
+    }
+    at + 1
+}
+
+/// Cuts out modules that only tests see.
+fn without_tests(code: &str) -> String {
+    let mut rest = code;
+    let mut out = String::new();
+    while let Some(at) = rest.find("#[cfg(test)]") {
+        let (before, marked) = rest.split_at(at);
+        out.push_str(before);
+        let line_end = marked.find('\n').map_or(marked.len(), |i| i + 1);
+        let item = &marked[line_end..];
+        if !item.trim_start().trim_start_matches("pub ").starts_with("mod ") {
+            // A statement inside a function: one line.
+            rest = item.split_once('\n').map_or("", |(_, after)| after);
+            continue;
+        }
+        let mut depth = 0_usize;
+        let end = item.char_indices().find(|&(_, c)| {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            c == '}' && depth == 0
+        });
+        rest = end.map_or("", |(i, _)| &item[i + 1..]);
+    }
+    out + rest
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Every path that code names: what `use` brings, expanded, and what it spells out in place.
+fn paths(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut in_place = String::new();
+    let mut rest = code;
+    while let Some(at) = rest.find("use ") {
+        in_place.push_str(&rest[..at]);
+        let begins = !rest[..at].ends_with(is_word);
+        rest = &rest[at + 4..];
+        if begins && let Some((tree, after)) = rest.split_once(';') {
+            expand("", tree, &mut found);
+            rest = after;
+        }
+    }
+    in_place.push_str(rest);
+    for word in in_place.split(|c: char| !is_word(c) && c != ':') {
+        let word = word.trim_matches(':');
+        if word.contains("::") {
+            found.insert(word.to_owned());
+        }
+    }
+    found
+}
+
+/// Expands the braces of a `use`.
+fn expand(prefix: &str, tree: &str, found: &mut BTreeSet<String>) {
+    let tree = tree.split(" as ").next().unwrap_or_default().trim();
+    let braces =
+        tree.split_once('{').and_then(|(head, rest)| Some((head, rest.rsplit_once('}')?.0)));
+    let Some((head, inner)) = braces else {
+        found.insert(format!("{prefix}{tree}").trim_end_matches("::self").to_owned());
+        return;
+    };
+    let (mut depth, mut start) = (0_usize, 0);
+    for (i, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !inner[start..i].trim().is_empty() {
+                    expand(&format!("{prefix}{head}"), &inner[start..i], found);
+                }
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether `path` is `allowed` or lies in it.
+fn is_within(path: &str, allowed: &str) -> bool {
+    path.strip_prefix(allowed).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Whether `path` names something of `owned`, also when a module was brought in and the path begins
+/// with that.
+fn names(path: &str, owned: &str) -> bool {
+    let short = owned.strip_prefix("crate::").unwrap_or(owned);
+    is_within(path, owned) || is_within(path, short) || path.ends_with(&format!("::{short}"))
+}
+
+/// The tests below are only as good as the reader above.
+#[test]
+fn the_reader_of_sources_sees_what_is_code_and_nothing_else() {
+    let source = r##"
+        use crate::{a::{self, B as C}, d::E}; // use crate::comment;
+        fn f<'a>() { let x = '"'; let y = '\''; g("use crate::text; \" {", r#"unsafe"#); }
+        #[cfg(test)]
+        panic_if_armed();
+        #[cfg(test)]
+        mod tests { use crate::test; fn t() { x.unwrap() } }
+        fn h() { crate::i::j(&mut std::fs::File::open()); }
+    "##;
+    let code = without_tests(&bare(source));
+    let expected = ["crate::a", "crate::a::B", "crate::d::E", "crate::i::j", "std::fs::File::open"];
+    assert_eq!(paths(&code).iter().map(String::as_str).collect::<Vec<_>>(), expected, "{code}");
+    for absent in ["unsafe", "text", "comment", "unwrap", "armed"] {
+        assert!(!code.contains(absent), "{absent} in {code}");
+    }
+    assert!(code.contains("fn h()") && code.contains("fn f<'a>()"), "{code}");
+    assert!(names("std::fs::File", "std::fs") && !names("std::fsync", "std::fs"));
+    assert!(names("clock::now", "crate::clock::now") && names("chrono::Utc::now", "Utc::now"));
+}
+
+#[test]
+fn unsafe_stands_only_in_ffi() {
+    for source in sources().iter().filter(|source| source.room != "ffi") {
+        let words = source.code.split(|c: char| !is_word(c));
+        assert_eq!(words.filter(|&word| word == "unsafe").count(), 0, "{}", source.path.display());
+    }
+}
+
+#[test]
+fn files_are_short() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|source| source.lines > FILE_LINES_MAX)
+        .map(|source| format!("{}: {} lines", source.path.display(), source.lines))
+        .collect();
+    assert!(long.is_empty(), "more than {FILE_LINES_MAX} lines without tests: {long:?}");
+}
+
+#[test]
+fn rooms_use_only_the_rooms_that_they_may() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.room != "lib") {
+        let (_, allowed) = ROOMS
+            .iter()
+            .find(|(room, _)| *room == source.room)
+            .unwrap_or_else(|| panic!("{} is no room of the table", source.room));
+        for path in paths(&source.code) {
+            let Some(rest) = path.strip_prefix("crate::") else { continue };
+            let room = rest.split("::").next().unwrap();
+            if room != source.room && !allowed.contains(&room) {
+                wrong.push(format!("{} uses {path}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// An allowance that nobody uses any more would let something in unseen.
+#[test]
+fn rooms_use_all_that_they_may() {
+    let sources = sources();
+    for (room, allowed) in ROOMS {
+        let of_room = sources.iter().filter(|source| source.room == *room);
+        let used: BTreeSet<String> = of_room.flat_map(|source| paths(&source.code)).collect();
+        assert!(sources.iter().any(|source| source.room == *room), "{room} is gone");
+        for other in *allowed {
+            let other = format!("crate::{other}");
+            assert!(
+                used.iter().any(|path| is_within(path, &other)),
+                "{room} no longer uses {other}"
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_rooms_know_nothing_of_the_world() {
+    for source in sources().iter().filter(|source| PURE.contains(&source.room.as_str())) {
+        for path in paths(&source.code) {
+            let world = WORLD.iter().find(|world| names(&path, world));
+            assert_eq!(world, None, "{} uses {path}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn what_belongs_to_one_room_is_used_nowhere_else() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for path in paths(&source.code) {
+            let is_foreign = |(owned, rooms): &(&str, &[&str])| {
+                names(&path, owned) && !rooms.contains(&source.room.as_str())
+            };
+            if OWNED.iter().any(is_foreign) {
+                wrong.push(format!("{} uses {path}", source.path.display()));
+            }
+        }
+        let looks = [".is_file()", ".is_dir()", ".exists()"];
+        let may_look = ["config", "secret"].contains(&source.room.as_str());
+        if !may_look && looks.iter().any(|look| source.code.contains(look)) {
+            wrong.push(format!("{} looks at files", source.path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn connectors_describe_and_do_nothing() {
+    let connectors: Vec<Source> =
+        sources().into_iter().filter(|source| source.room == "connector").collect();
+    let name = |source: &Source| source.path.file_stem().unwrap().to_string_lossy().into_owned();
+    let names: Vec<String> = connectors.iter().map(name).filter(|name| name != "mod").collect();
+    assert!(!names.is_empty());
+    for source in &connectors {
+        for path in paths(&source.code).iter().filter(|path| path.starts_with("crate::")) {
+            let may = CONNECTOR.iter().any(|allowed| is_within(path, allowed));
+            assert!(may, "{} uses {path}", source.path.display());
+        }
+        for world in WORLD.iter().filter(|world| world.starts_with("std::")) {
+            assert!(!source.code.contains(world), "{} uses {world}", source.path.display());
+        }
+        let own = name(source);
+        let others = names.iter().filter(|other| own != "mod" && **other != own);
+        for other in others {
+            let words = source.code.split(|c: char| !is_word(c));
+            assert_eq!(words.filter(|word| word == other).count(), 0, "{own} names {other}");
+        }
+    }
+}
+
+#[test]
+fn the_c_side_takes_only_what_it_needs() {
+    for source in sources().iter().filter(|source| source.room == "ffi") {
+        for path in paths(&source.code) {
+            let row = FFI.iter().find(|(room, _)| is_within(&path, room));
+            let may = row.is_none_or(|(_, allowed)| allowed.iter().any(|a| is_within(&path, a)));
+            assert!(may, "{} uses {path}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_printed_past_the_host_or_left_unfinished() {
+    for source in sources() {
+        for (number, line) in source.code.lines().enumerate() {
+            let starts = |word: &&&str| {
+                line.match_indices(**word).any(|(at, _)| !line[..at].ends_with(is_word))
+                    || (word.starts_with('.') && line.contains(**word))
+            };
+            let found = FORBIDDEN.iter().find(starts);
+            assert_eq!(found, None, "{}:{}", source.path.display(), number + 1);
+        }
+    }
+}
+
+fn document(name: &str) -> String {
+    let path = Path::new(ROOT).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name} is missing: {error}"))
+}
+
+/// The README's table of properties, as the code has them.
+fn options_table() -> String {
+    let mut table = "| Key | Description | Default |\n| --- | --- | --- |\n".to_owned();
+    for opt in OPTIONS {
+        let default = match opt.default {
+            "" => "_none_".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let text = format!("{} Legal: {}.", opt.help, opt.legal).replace('|', "\\|");
+        table.push_str(&format!("| `{}` | {text} | {default} |\n", opt.name));
+    }
+    table
+}
+
+#[test]
+fn the_readme_has_every_property() {
+    const START: &str = "<!-- options -->\n";
+    const END: &str = "<!-- /options -->";
+    let readme = document("README.md");
+    let (before, rest) =
+        readme.split_once(START).unwrap_or_else(|| panic!("README.md has no line {START}"));
+    let (table, after) =
+        rest.split_once(END).unwrap_or_else(|| panic!("README.md has no line {END}"));
+    let expected = options_table();
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        let updated = format!("{before}{START}\n{expected}\n{END}{after}");
+        fs::write(Path::new(ROOT).join("README.md"), updated).unwrap();
+        return;
+    }
+    assert_eq!(
+        table.trim(),
+        expected.trim(),
+        "README.md: write the table anew with `UPDATE_EXPECT=1 cargo test --test it tidy`"
+    );
+}
+
+#[test]
+fn the_changelog_names_this_version() {
+    let changelog = document("CHANGELOG.md");
+    let version = env!("CARGO_PKG_VERSION");
+    let is_heading = |line: &str| line.starts_with("## ") && line.contains(version);
+    assert!(changelog.lines().any(is_heading), "CHANGELOG.md has no heading for {version}");
+}
+
+#[test]
+fn the_architecture_lists_every_module() {
+    let architecture = document("ARCHITECTURE.md");
+    let lib = sources().into_iter().find(|source| source.room == "lib").unwrap();
+    let modules: Vec<&str> = lib
+        .code
+        .lines()
+        .filter_map(|line| line.trim().trim_start_matches("pub ").strip_prefix("mod "))
+        .map(|rest| rest.trim_end_matches(';'))
+        .collect();
+    assert!(modules.len() > 20, "{modules:?}");
+    for module in modules {
+        let named = [format!("`{module}`"), format!("`{module}/"), format!("`{module}.rs")];
+        let is_named = named.iter().any(|name| architecture.contains(name));
+        assert!(is_named, "ARCHITECTURE.md says nothing of `{module}`");
+        assert!(ROOMS.iter().any(|(room, _)| *room == module), "{module} is no room of the table");
+    }
+}

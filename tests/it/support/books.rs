@@ -124,7 +124,9 @@ impl Books {
         ];
         for (name, list) in lists {
             let _ = write!(text, "\n{} {name}", list.len());
-            list.iter().take(3).for_each(|case| drop(write!(text, "\n    {case}")));
+            for case in list.iter().take(3) {
+                let _ = write!(text, "\n    {case}");
+            }
         }
         text
     }

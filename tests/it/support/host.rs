@@ -152,9 +152,8 @@ impl Host {
     pub fn status(&mut self) -> Value {
         let before = self.answers("STATUS").len();
         self.command("status");
-        let answer = wait("a status", || self.log_tail(), || {
-            self.answers("STATUS").into_iter().nth(before)
-        });
+        let answer =
+            wait("a status", || self.log_tail(), || self.answers("STATUS").into_iter().nth(before));
         serde_json::from_str(&answer).expect("a status is JSON")
     }
 
