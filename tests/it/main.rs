@@ -7,6 +7,7 @@ mod faults;
 mod fluent_bit;
 mod header;
 mod host_traps;
+mod http;
 mod poller;
 mod support;
 mod tidy;
