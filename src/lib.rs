@@ -19,6 +19,7 @@ pub mod http;
 pub mod window;
 
 pub mod json;
+pub mod page;
 pub mod record;
 
 pub mod batch;

@@ -21,6 +21,7 @@ use crate::http::limiter::{Limiter, Priority};
 use crate::http::retry::{self, Backoff};
 use crate::http::{Request, Response, Transport};
 use crate::log::Logger;
+use crate::page::{Body, PageReader};
 use crate::queue::Queue;
 use crate::record::Record;
 use crate::window::{SETTLE, Window};
@@ -215,25 +216,30 @@ impl Poller {
         Step::Sleep(due.saturating_duration_since(now.instant))
     }
 
-    /// How a fetch went. `random` in `0.0..1.0` spreads the wait after a failure; returns how long
+    /// What the body of the answer to the last [`Step::Fetch`] must be fed to.
+    #[must_use]
+    pub fn reader(&self, stream: usize) -> PageReader {
+        let is_lenient = self.tasks[stream].backoff.attempt() >= LENIENT_AFTER;
+        PageReader::new(self.connector.list(), self.connector.streams()[stream].shape, is_lenient)
+    }
+
+    /// How a fetch went, and what its body held. `random` in `0.0..1.0` spreads the wait after a failure; returns how long
     /// everybody with this credential should wait, if the vendor asked for that.
     pub fn fetched(
         &mut self,
         stream: usize,
-        result: Result<Response>,
+        result: Result<(Response, Body)>,
         now: Now,
         random: f64,
     ) -> Option<Duration> {
-        if let Ok(response) = &result {
+        if let Ok((response, _)) = &result {
             self.learn_skew(response, now.time);
         }
-        let task = &mut self.tasks[stream];
-        let is_lenient = task.backoff.attempt() >= LENIENT_AFTER;
-        let page = result.and_then(|response| {
+        let page = result.and_then(|(response, body)| {
             retry::check(&response)?;
-            let page = connector::read(&*self.connector, stream, &response, is_lenient)?;
-            Ok((page, response.date))
+            Ok((connector::read(&*self.connector, &response, body)?, response.date))
         });
+        let task = &mut self.tasks[stream];
         let idle = State::Idle { until: now.instant };
         let State::Fetching { place } = std::mem::replace(&mut task.state, idle) else {
             return None;
@@ -521,10 +527,12 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
                 }
             }
             Step::Fetch { stream, request, priority } => {
-                let result = around
+                let mut reader = poller.reader(stream);
+                let answer = around
                     .limiter
                     .acquire(priority, stop)
-                    .and_then(|_| transport.send(&request, stop));
+                    .and_then(|_| transport.send(&request, stop, &mut |bytes| reader.feed(bytes)));
+                let result = answer.and_then(|answer| Ok((answer, reader.finish()?)));
                 let hold = poller.fetched(stream, result, Now::read(), fastrand::f64());
                 if let Some(wait) = hold {
                     around.limiter.hold(wait);

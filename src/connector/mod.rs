@@ -6,19 +6,16 @@
 
 pub mod email_security;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::http::{Request, Response, auth::Scheme};
+use crate::page::Body;
 use crate::record::{Record, Shape};
 use crate::window::Window;
 
 /// Every product that can be collected from.
 pub const PRODUCTS: &[&Product] = &[&email_security::PRODUCT];
-
-/// How much of an unreadable answer is shown.
-const EXCERPT_CHARS_MAX: usize = 80;
 
 /// One of the vendor's products.
 pub struct Product {
@@ -71,7 +68,6 @@ pub struct Stream {
 }
 
 /// One answer's worth of records.
-#[derive(Default)]
 pub struct Page {
     /// Its records, in the vendor's order, which means nothing.
     pub records: Vec<Record>,
@@ -90,46 +86,36 @@ pub trait Connector: Send + Sync {
     /// The request for a page of a window: the first, or the one that `next` points to.
     fn request(&self, stream: usize, window: &Window, next: Option<&str>) -> Request;
 
-    /// Reads the text of a successful answer.
+    /// The member of an answer that holds its records.
+    fn list(&self) -> &'static str;
+
+    /// Reads the frame of a successful answer, which has a `0` in the place of each record; returns
+    /// the pointer to the next page.
     ///
     /// # Errors
-    /// When the text is not what this API answers; the page must then be asked for again.
-    fn read_page(&self, stream: usize, text: &str) -> Result<Page>;
+    /// When the frame is not what this API answers; the page must then be asked for again.
+    fn read_frame(&self, frame: &str, records: usize) -> Result<Option<String>>;
 }
 
-/// Reads a successful answer; an answer without a body is a page without records.
-///
-/// Bytes that are no UTF-8 mean that the answer was damaged on its way, unless it always comes so:
-/// then `is_lenient` has it read with replacement characters, since a record with one wrong
-/// character is better than a stream that stands still.
+/// Puts a page together from a body that was read whole; one that is empty holds no records.
 ///
 /// # Errors
 /// When the body is not what the API answers.
-pub fn read(
-    connector: &dyn Connector,
-    stream: usize,
-    response: &Response,
-    is_lenient: bool,
-) -> Result<Page> {
-    let text = match std::str::from_utf8(&response.body) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) if is_lenient => String::from_utf8_lossy(&response.body),
-        Err(error) => return Err(Error::retry("the answer is not UTF-8").caused_by(error)),
-    };
-    if text.trim().is_empty() {
-        return Ok(Page::default());
+pub fn read(connector: &dyn Connector, response: &Response, body: Body) -> Result<Page> {
+    let Body { records, frame, excerpt } = body;
+    if frame.is_empty() {
+        return Ok(Page { records, next: None });
     }
-    connector.read_page(stream, &text).map_err(|error| {
-        let kind = response.content_type.as_deref().unwrap_or("unknown type");
-        let excerpt: String = text.trim().chars().take(EXCERPT_CHARS_MAX).collect();
-        // Records hold private data; the start of something else tells what answered instead.
-        let shown = if text.trim_start().starts_with(['{', '[']) { "" } else { &excerpt };
-        Error::new(
-            ErrorKind::Retry { floor: None },
-            format!("the answer ({}, {kind}) cannot be read {shown}", response.status),
-        )
-        .caused_by(error)
-    })
+    let next = connector
+        .read_frame(&frame, records.len())
+        .map_err(|error| unreadable(response, &excerpt).caused_by(error))?;
+    Ok(Page { records, next })
+}
+
+fn unreadable(response: &Response, excerpt: &str) -> Error {
+    let kind = response.content_type.as_deref().unwrap_or("unknown type");
+    let shown = if excerpt.is_empty() { String::new() } else { format!(" ({excerpt})") };
+    Error::retry(format!("the answer of HTTP {}, {kind}, cannot be read{shown}", response.status))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::Response;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::{Credential, Secret};
 
@@ -49,20 +48,19 @@ impl Authenticator {
         Ok((AUTHORIZATION, header))
     }
 
-    /// Removes the credential from an answer that is no success, since its text may be shown.
-    pub fn redact(&self, response: &mut Response) {
-        if (200..300).contains(&response.status) {
+    /// Removes the credential from the text of a refusal, since that may be shown.
+    pub fn redact(&self, refusal: &mut Vec<u8>) {
+        if refusal.is_empty() {
             return;
         }
-        let Ok(secret) = self.credential.get() else { return };
-        let mut text = String::from_utf8_lossy(&response.body).into_owned();
-        text = text.replace(secret.expose(), "[redacted]");
+        let Ok(secret) = self.credential.get() else { return refusal.clear() };
+        let mut text = String::from_utf8_lossy(refusal).replace(secret.expose(), "[redacted]");
         match &self.scheme {
             Scheme::Basic { username } => {
                 text = text.replace(&basic(username, &secret), "[redacted]");
             }
         }
-        response.body = text.into_bytes();
+        *refusal = text.into_bytes();
     }
 }
 
@@ -81,9 +79,8 @@ mod tests {
         let (_, value) = auth.header().unwrap();
         assert_eq!(value.to_str().unwrap(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert_eq!(format!("{value:?}"), "Sensitive");
-        let echoed = b"bad: open sesame, QWxhZGRpbjpvcGVuIHNlc2FtZQ==".to_vec();
-        let mut response = Response { status: 401, body: echoed, ..Response::default() };
-        auth.redact(&mut response);
-        assert_eq!(response.body, b"bad: [redacted], [redacted]");
+        let mut echoed = b"bad: open sesame, QWxhZGRpbjpvcGVuIHNlc2FtZQ==".to_vec();
+        auth.redact(&mut echoed);
+        assert_eq!(echoed, b"bad: [redacted], [redacted]");
     }
 }

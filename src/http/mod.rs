@@ -1,4 +1,4 @@
-//! HTTP for the pollers: one request, one whole answer. The only room that knows reqwest.
+//! HTTP for the pollers: one request, one answer. The only room that knows reqwest.
 //!
 //! reqwest's blocking client cannot be told to stop and keeps a thread that nobody joins. So each
 //! poller drives the asynchronous client on its own thread and looks up ten times a second whether
@@ -21,8 +21,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 use auth::{Authenticator, Scheme};
 
-/// A decoded body; a page of 500 records is well below, and a bomb ends here.
-const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A decoded body; an inventory of a hundred thousand machines is below, and a bomb ends here.
+const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// What is read of an answer that is no success.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 /// A host that does not answer at all should not use up the whole request's time.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(15);
 /// Servers close idle connections after a minute or so; one that is just being closed must not be
@@ -50,7 +52,7 @@ impl Request {
     }
 }
 
-/// A whole answer, its body decoded.
+/// An answer. The body of a success has gone to the sink, decoded.
 #[derive(Debug, Default)]
 pub struct Response {
     /// HTTP status.
@@ -61,17 +63,29 @@ pub struct Response {
     pub retry_after: Option<Duration>,
     /// The body's media type.
     pub content_type: Option<String>,
-    /// The body.
-    pub body: Vec<u8>,
+    /// The body's start, if the answer is no success.
+    pub refusal: Vec<u8>,
 }
+
+impl Response {
+    /// Whether the vendor did what it was asked for.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// Takes the body of a success, piece by piece.
+pub type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
 /// Sends requests; the tests and the simulation have their own.
 pub trait Transport {
     /// Sends one request and reads its whole answer, whatever its status.
     ///
     /// # Errors
-    /// `Retry` or `Narrow` when no whole answer came, `Stopped` when `stop` was raised.
-    fn send(&mut self, request: &Request, stop: &Stop) -> Result<Response>;
+    /// `Retry` or `Narrow` when no whole answer came, `Stopped` when `stop` was raised, and what
+    /// `sink` answers.
+    fn send(&mut self, request: &Request, stop: &Stop, sink: Sink<'_>) -> Result<Response>;
 }
 
 /// The real transport of one connector.
@@ -124,7 +138,7 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, request: &Request) -> Result<Response> {
+    async fn exchange(&self, request: &Request, sink: Sink<'_>) -> Result<Response> {
         let url = format!("{}{}", self.origin, request.target);
         let authorization = self.authenticator.header()?;
         let mut response = self
@@ -144,20 +158,32 @@ impl Client {
         };
         answer.retry_after = header(reqwest::header::RETRY_AFTER)
             .and_then(|text| retry_after(&text, answer.date.unwrap_or_else(clock::now)));
+        let mut bytes = 0;
         while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
-            if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
+            bytes += chunk.len();
+            if bytes > BODY_BYTES_MAX {
                 let text = format!("the answer is larger than {BODY_BYTES_MAX} bytes");
                 return Err(Error::new(ErrorKind::Narrow, text));
             }
-            answer.body.extend_from_slice(&chunk);
+            if answer.is_success() {
+                sink(&chunk)?;
+            } else {
+                let room = REFUSAL_BYTES_MAX - answer.refusal.len();
+                answer.refusal.extend(chunk.iter().take(room));
+            }
         }
-        self.authenticator.redact(&mut answer);
+        self.authenticator.redact(&mut answer.refusal);
         Ok(answer)
     }
 
-    async fn exchange_until(&self, request: &Request, stop: &Stop) -> Result<Response> {
+    async fn exchange_until(
+        &self,
+        request: &Request,
+        stop: &Stop,
+        sink: Sink<'_>,
+    ) -> Result<Response> {
         let started = Instant::now();
-        let mut exchange = Box::pin(self.exchange(request));
+        let mut exchange = Box::pin(self.exchange(request, sink));
         loop {
             if let Ok(answer) = tokio::time::timeout(STOP_CHECK_INTERVAL, &mut exchange).await {
                 return answer;
@@ -174,9 +200,9 @@ impl Client {
 }
 
 impl Transport for Client {
-    fn send(&mut self, request: &Request, stop: &Stop) -> Result<Response> {
+    fn send(&mut self, request: &Request, stop: &Stop, sink: Sink<'_>) -> Result<Response> {
         match &self.runtime {
-            Some(runtime) => runtime.block_on(self.exchange_until(request, stop)),
+            Some(runtime) => runtime.block_on(self.exchange_until(request, stop, sink)),
             None => Err(Error::stopped()),
         }
     }

@@ -20,13 +20,15 @@ const EXCERPT_CHARS_MAX: usize = 300;
 /// `Retry` for what may pass by itself, `Refused` for what a person must look at, with the advice
 /// for its status.
 pub fn check(response: &Response) -> Result<()> {
+    if response.is_success() {
+        return Ok(());
+    }
     let kind = match response.status {
-        200..=299 => return Ok(()),
         408 | 425 | 429 | 500..=599 => ErrorKind::Retry { floor: response.retry_after },
         _ => ErrorKind::Refused,
     };
     let said: String =
-        String::from_utf8_lossy(&response.body).chars().take(EXCERPT_CHARS_MAX).collect();
+        String::from_utf8_lossy(&response.refusal).chars().take(EXCERPT_CHARS_MAX).collect();
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     let said = if said.is_empty() { "nothing".to_owned() } else { said };
     let text =
