@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::batch::Batch;
 use crate::checkpoint::{Change, Saved, Store};
 use crate::clock::{Stop, Time, lock};
+use crate::connector::Mode;
 use crate::cursor::Progress;
 use crate::ledger::Ledger;
 use crate::log::Logger;
@@ -60,13 +61,14 @@ impl Position {
 pub struct StreamState {
     key: String,
     policy: Policy,
+    mode: Mode,
     position: Mutex<Position>,
 }
 
 impl StreamState {
     /// A stream as it was saved.
     #[must_use]
-    pub fn new(key: String, policy: Policy, saved: Saved) -> Self {
+    pub fn new(key: String, policy: Policy, mode: Mode, saved: Saved) -> Self {
         let mut buckets: BTreeMap<Time, Vec<Id>> = BTreeMap::new();
         for (until, id) in saved.ids {
             buckets.entry(until).or_default().push(id);
@@ -75,7 +77,7 @@ impl StreamState {
         buckets.iter().for_each(|(&until, ids)| ledger.deliver(ids, until));
         let progress = Progress::new(saved.cursor);
         let position = Mutex::new(Position { progress, ledger, counts: Counts::default() });
-        Self { key, policy, position }
+        Self { key, policy, mode, position }
     }
 
     /// Its windows' policy.
@@ -84,9 +86,27 @@ impl StreamState {
         self.policy
     }
 
+    /// How it is read.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Where it stands; held briefly, for memory is all that is touched.
     pub fn position(&self) -> MutexGuard<'_, Position> {
         lock(&self.position)
+    }
+
+    /// Gives up the windows that are not read to their end, and the batches of them that nobody has
+    /// seen; all of it is asked for again.
+    pub fn abandon(&self, unseen: &[Batch]) {
+        let mut position = self.position();
+        for batch in unseen {
+            position.ledger.withdraw(&batch.ids);
+            position.progress.withdrawn(batch.window);
+            position.counts.fetched -= batch.records() as u64;
+        }
+        position.progress.abandon();
     }
 
     /// Takes batches over as delivered and moves the cursor.
@@ -104,7 +124,9 @@ impl StreamState {
         if let Some(before) = forget_before {
             position.ledger.forget(before);
         }
-        let delivered = delivered.into_iter().collect();
+        // A sweep that was cut off begins anew, so nobody asks what it had delivered.
+        let is_kept = self.mode == Mode::Log;
+        let delivered = delivered.into_iter().filter(|_| is_kept).collect();
         Change { stream: self.key.clone(), delivered, cursor, forget_before }
     }
 }
@@ -223,8 +245,12 @@ mod tests {
     #[test]
     fn room_is_freed_only_after_the_store_has_it() {
         let at = |secs| Time::from_timestamp(secs, 0).unwrap();
-        let policy = Policy { lookback: Duration::from_secs(60), overlap: Duration::from_secs(10) };
-        let stream = Arc::new(StreamState::new("s".into(), policy, Saved::default()));
+        let policy = Policy {
+            lookback: Duration::from_secs(60),
+            overlap: Duration::from_secs(10),
+            span_max: Duration::from_secs(3600),
+        };
+        let stream = Arc::new(StreamState::new("s".into(), policy, Mode::Log, Saved::default()));
         let window = stream.position().progress.open(at(100));
         let ids = vec![Id(1), Id(2)];
         {

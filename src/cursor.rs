@@ -23,6 +23,9 @@ struct Open {
 #[derive(Default)]
 pub struct Progress {
     cursor: Option<Time>,
+    /// The cursor that [`Progress::advance`] has told last.
+    told: Option<Time>,
+    origin: Option<Time>,
     open: VecDeque<Open>,
     next_id: u64,
 }
@@ -31,7 +34,7 @@ impl Progress {
     /// Starts from a cursor that was committed earlier, if there is one.
     #[must_use]
     pub fn new(cursor: Option<Time>) -> Self {
-        Self { cursor, ..Self::default() }
+        Self { cursor, told: cursor, ..Self::default() }
     }
 
     /// Up to where everything is delivered and committed.
@@ -43,7 +46,14 @@ impl Progress {
     /// Up to where windows were opened; the next round starts from here.
     #[must_use]
     pub fn frontier(&self) -> Option<Time> {
-        self.open.iter().map(|window| window.end).chain(self.cursor).max()
+        let ends = self.open.iter().map(|window| window.end);
+        ends.filter(|&end| end > Time::MIN_UTC).chain(self.cursor).max()
+    }
+
+    /// Where the stream begins; only the first call counts. With the first commit this becomes the
+    /// cursor, so that a crash in the first window does not move the beginning.
+    pub fn anchor(&mut self, start: Time) {
+        self.origin.get_or_insert(start);
     }
 
     /// Opens the window that ends at `end`, after those already open.
@@ -88,31 +98,49 @@ impl Progress {
         }
     }
 
-    /// A batch of a window is durable, or was withdrawn before anybody saw it.
+    /// A batch of a window is delivered.
     pub fn committed(&mut self, id: WindowId) {
+        self.cursor = self.cursor.or(self.origin);
+        self.withdrawn(id);
+    }
+
+    /// A batch of a window was given up before anybody saw it.
+    pub fn withdrawn(&mut self, id: WindowId) {
         if let Some(window) = self.find(id) {
             window.batches = window.batches.saturating_sub(1);
         }
     }
 
-    /// Forgets the first window that was not read, and all behind it: their reader is gone, and a
-    /// window behind a forgotten one must not carry the cursor over it.
+    /// Gives up the first window that was not read, and all behind it: their reader is gone, and a
+    /// window behind one that was given up must not carry the cursor over it.
+    ///
+    /// One that still has batches on their way stays, without an end: it moves the cursor nowhere,
+    /// but nothing opened later can move it before those batches are committed.
     pub fn abandon(&mut self) {
         let unread = self.open.iter().position(|window| !window.read);
-        self.open.truncate(unread.unwrap_or(self.open.len()));
+        for window in self.open.range_mut(unread.unwrap_or(self.open.len())..) {
+            window.read = true;
+            window.end = Time::MIN_UTC;
+        }
+        self.open.retain(|window| window.batches > 0 || window.end > Time::MIN_UTC);
     }
 
     /// Drops done windows from the front; returns the new cursor if it moved.
     pub fn advance(&mut self) -> Option<Time> {
-        let before = self.cursor;
         while let Some(window) = self.open.front()
             && window.read
             && window.batches == 0
         {
-            self.cursor = self.cursor.max(Some(window.end));
+            if window.end > Time::MIN_UTC {
+                self.cursor = self.cursor.max(Some(window.end));
+            }
             self.open.pop_front();
         }
-        if self.cursor == before { None } else { self.cursor }
+        if self.cursor == self.told {
+            return None;
+        }
+        self.told = self.cursor;
+        self.cursor
     }
 
     fn find(&mut self, id: WindowId) -> Option<&mut Open> {
@@ -169,8 +197,28 @@ mod tests {
             (progress.open(at(10)), progress.open(at(20)), progress.open(at(30)));
         progress.read(one);
         progress.read(three);
+        progress.offered(three);
         progress.abandon();
         assert_eq!(progress.frontier(), Some(at(10)));
+        assert_eq!(progress.advance(), Some(at(10)));
+        let again = progress.open(at(30));
+        progress.read(again);
+        assert_eq!(progress.advance(), None, "a batch of the third is still on its way");
+        progress.committed(three);
+        assert_eq!(progress.advance(), Some(at(30)));
+    }
+
+    #[test]
+    fn the_first_commit_fixes_the_beginning() {
+        let mut progress = Progress::new(None);
+        progress.anchor(at(5));
+        progress.anchor(at(9));
+        let one = progress.open(at(10));
+        progress.offered(one);
+        assert_eq!(progress.advance(), None);
+        progress.committed(one);
+        assert_eq!(progress.advance(), Some(at(5)));
+        progress.read(one);
         assert_eq!(progress.advance(), Some(at(10)));
     }
 

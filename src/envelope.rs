@@ -35,7 +35,8 @@ impl Envelope {
             msgpack::string(out, key);
             msgpack::string(out, value);
         };
-        msgpack::map(&mut out, 5 + usize::from(tenant_name.is_some()));
+        let count = 5 + usize::from(tenant_name.is_some()) + stream.members.len();
+        msgpack::map(&mut out, count);
         member(&mut out, "msg_class", &stream.msg_class);
         msgpack::string(&mut out, "msg_origin");
         msgpack::map(&mut out, 3);
@@ -46,6 +47,7 @@ impl Envelope {
             member(&mut out, "tenant_name", tenant_name);
         }
         member(&mut out, "connector", connector);
+        stream.members.iter().for_each(|(key, value)| member(&mut out, key, value));
         msgpack::string(&mut out, "event_id");
         let mut before_record = Vec::new();
         msgpack::string(&mut before_record, stream.shape.source);
@@ -72,13 +74,27 @@ mod tests {
     use rmpv::Value;
 
     use super::*;
+    use crate::connector::Mode;
     use crate::json::Reader;
     use crate::record::Shape;
 
     fn event(format: Format, tenant_name: Option<&str>, json: &str) -> (Vec<u8>, Value) {
-        let shape = Shape { source: "trendmicro_x", content_type: "y", time: &["time"] };
-        let stream =
-            Stream { content_type: "y", msg_class: "trendmicro_x_y".into(), category: "c", shape };
+        let shape = Shape {
+            source: "trendmicro_x",
+            content_type: "y",
+            variant: "",
+            time: &["time"],
+            name: &[],
+        };
+        let stream = Stream {
+            name: "y.z".into(),
+            content_type: "y",
+            msg_class: "trendmicro_x_y".into(),
+            category: "c",
+            members: vec![("service", "y")],
+            mode: Mode::Log,
+            shape,
+        };
         let record = shape.read(&mut Reader::new(json)).unwrap();
         let mut out = Vec::new();
         let fallback = Time::from_timestamp(5, 0).unwrap();
@@ -99,7 +115,15 @@ mod tests {
             value[1].as_map().unwrap().iter().map(|(k, _)| k.as_str().unwrap()).collect();
         assert_eq!(
             keys,
-            ["msg_class", "msg_origin", "tenant_name", "connector", "event_id", "trendmicro_x"]
+            [
+                "msg_class",
+                "msg_origin",
+                "tenant_name",
+                "connector",
+                "service",
+                "event_id",
+                "trendmicro_x"
+            ]
         );
         assert_eq!(value[1]["msg_origin"]["vendor"].as_str(), Some("trendmicro"));
         assert_eq!(value[1]["tenant_name"].as_str(), Some("acmé"));
@@ -112,6 +136,6 @@ mod tests {
         assert_eq!(value[1].as_map().unwrap().len(), 1);
         assert_eq!(bytes[3..7], 5_u32.to_be_bytes());
         let (_, value) = event(Format::Envelope, None, r#"{"n":1}"#);
-        assert_eq!(value[1].as_map().unwrap().len(), 5);
+        assert_eq!(value[1].as_map().unwrap().len(), 6);
     }
 }

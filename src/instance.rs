@@ -22,7 +22,7 @@ use crate::handover::{Counters, Handover, Rule, Verdict};
 use crate::http::Client;
 use crate::http::limiter::Limiter;
 use crate::log::{Line, Log, Logger};
-use crate::poller::{self, Poller, Surroundings, TaskParts};
+use crate::poller::{self, Poller, Rhythm, Surroundings, TaskParts};
 use crate::queue::Queue;
 use crate::window::Policy;
 
@@ -337,7 +337,7 @@ struct Start {
     name: String,
     connector: Arc<dyn Connector>,
     client: Client,
-    interval: Duration,
+    rhythm: Rhythm,
     rate_limit: Option<u32>,
     credential: [u8; 32],
     logger: Logger,
@@ -361,26 +361,26 @@ impl Start {
         logger: &Logger,
         streams: &mut Vec<(String, Arc<StreamState>)>,
     ) -> Result<Self> {
-        let connector = (config.product.connect)(&Settings {
-            base_path: config.base_url.path().to_owned(),
-            username: config.username.clone(),
-            content_types: config.content_types.clone(),
-        });
-        let policy = Policy { lookback: config.lookback, overlap: config.overlap };
+        let connector = (config.product.connect)(&settings(&config));
+        let policy = Policy {
+            lookback: config.lookback,
+            overlap: config.overlap,
+            span_max: config.product.span_max,
+        };
         let mut own = Vec::new();
         for stream in connector.streams() {
             let key = state_key(&config, stream);
             let saved = store.load(&key)?;
-            let state = Arc::new(StreamState::new(key, policy, saved));
+            let state = Arc::new(StreamState::new(key, policy, stream.mode, saved));
             let tag = tag_format.map(|format| tag(format, &config.name, stream));
             own.push((streams.len(), Arc::clone(&state), tag));
-            streams.push((format!("{}.{}", config.name, stream.content_type), state));
+            streams.push((format!("{}.{}", config.name, stream.name), state));
         }
         let credential = credential_digest(&config)?;
         let client = Client::new(&config, connector.scheme())?;
         Ok(Self {
             logger: logger.child(&config.name),
-            interval: config.interval,
+            rhythm: Rhythm { interval: config.interval, is_budgeted: config.rate_limit.is_some() },
             rate_limit: config.rate_limit,
             envelope: EnvelopeParts { format: config.format, tenant_name: config.tenant_name },
             name: config.name,
@@ -401,9 +401,7 @@ impl Start {
                 return;
             }
             self.logger.error("this connector failed inside and starts again; please report it");
-            for (_, stream, _) in &self.streams {
-                stream.position().progress.abandon();
-            }
+            poller.abandon();
             if around.stop.wait(RESTART_INTERVAL) {
                 return;
             }
@@ -421,19 +419,32 @@ impl Start {
                 self.envelope.tenant_name.as_deref(),
             ),
             tag: tag.clone(),
-            logger: self.logger.child(stream.content_type),
+            logger: self.logger.child(&stream.name),
         };
         let parts = self.connector.streams().iter().zip(&self.streams).map(part).collect();
         let connector = Arc::clone(&self.connector);
-        Poller::new(connector, self.interval, self.logger.clone(), parts, monotonic())
+        Poller::new(connector, self.rhythm, self.logger.clone(), parts, monotonic())
+    }
+}
+
+fn settings(config: &ConnectorConfig) -> Settings {
+    Settings {
+        base_path: config.base_url.path().to_owned(),
+        authority: config.base_url.authority().to_owned(),
+        username: config.username.clone(),
+        application_id: config.application_id.clone(),
+        content_types: config.content_types.clone(),
+        services: config.services.clone(),
+        event_types: config.event_types.clone(),
+        expand: config.expand.clone(),
     }
 }
 
 /// The key under which a stream is saved: another account or host is another stream.
 fn state_key(config: &ConnectorConfig, stream: &Stream) -> String {
-    let ConnectorConfig { name, product, base_url, username, .. } = config;
-    let authority = base_url.authority();
-    format!("{name}/{}/{authority}/{username}/{}", product.name, stream.content_type)
+    let ConnectorConfig { name, product, base_url, username, application_id, .. } = config;
+    let (authority, account) = (base_url.authority(), format!("{username}{application_id}"));
+    format!("{name}/{}/{authority}/{account}/{}", product.name, stream.name)
 }
 
 fn tag(format: &str, connector: &str, stream: &Stream) -> Arc<str> {

@@ -32,6 +32,13 @@ impl Ledger {
         !self.delivered.values().any(|bucket| bucket.contains(&id)) && self.pending.insert(id)
     }
 
+    /// Gives back ids whose records nobody will deliver.
+    pub fn withdraw(&mut self, ids: &[Id]) {
+        for id in ids {
+            self.pending.remove(id);
+        }
+    }
+
     /// Marks ids as delivered; they can be shown again by windows that start up to `until`.
     pub fn deliver(&mut self, ids: &[Id], until: Time) {
         let bucket = self.delivered.entry(bucket_end(until)).or_default();
@@ -44,6 +51,11 @@ impl Ledger {
     /// Forgets ids that only windows ending before `before` could show.
     pub fn forget(&mut self, before: Time) {
         self.delivered = self.delivered.split_off(&before.timestamp());
+    }
+
+    /// Forgets every delivered id, so that an inventory can be delivered anew.
+    pub fn forget_all(&mut self) {
+        self.delivered.clear();
     }
 
     /// How many records wait for their commit.
@@ -102,5 +114,7 @@ mod tests {
         assert!(!ledger.admit(Id(1)), "a window from 100 on can still show second 100");
         ledger.forget(at(100 + BUCKET_SECS));
         assert!(ledger.admit(Id(1)), "and it is not kept for ever");
+        ledger.withdraw(&[Id(1)]);
+        assert!(ledger.admit(Id(1)), "and what was given back can come again");
     }
 }

@@ -149,11 +149,37 @@ impl<'a> View<'a> {
         std::str::from_utf8(bytes).ok()
     }
 
+    /// The value, if it is an integer that is not negative.
+    #[must_use]
+    pub fn as_u64(&self) -> Option<u64> {
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+        match self.0 {
+            [small @ 0..=0x7f, ..] => Some(u64::from(*small)),
+            [0xcc..=0xcf, ..] => {
+                let Shape::Scalar { header, payload } = self.shape() else { return None };
+                self.0.get(header..header + payload).map(number)
+            }
+            _ => None,
+        }
+    }
+
     /// The value at the end of `path`, a key per level; the first of a repeated key.
     #[must_use]
     pub fn get(&self, path: &[&str]) -> Option<Self> {
         let Some((key, rest)) = path.split_first() else { return Some(*self) };
         self.pairs().find(|(name, _)| name.as_str() == Some(key))?.1.get(rest)
+    }
+
+    /// The value at the end of a path that is not empty.
+    #[must_use]
+    pub fn find(&self, path: &[&str]) -> Option<Self> {
+        if path.is_empty() { None } else { self.get(path) }
+    }
+
+    /// Whether the value is nil or an empty string.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        matches!(self.0, [0xa0 | 0xc0, ..])
     }
 
     /// The pairs of a map, in their order; nothing for another value.
@@ -301,6 +327,9 @@ mod tests {
             let items = value.as_array().unwrap();
             prop_assert_eq!(items[0].as_i64(), Some(i));
             prop_assert_eq!(items[1].as_u64(), Some(u));
+            let mut alone = Vec::new();
+            unsigned(&mut alone, u);
+            prop_assert_eq!(View::new(&alone).as_u64(), Some(u));
             prop_assert_eq!(items[2].as_f64().unwrap().to_bits(), f.to_bits());
             prop_assert_eq!(items[3].as_str(), Some(s.as_str()));
             prop_assert_eq!(items[4].as_bool(), Some(b));

@@ -35,8 +35,11 @@ impl Id {
 pub struct Record {
     /// The record as a MessagePack map.
     pub body: Vec<u8>,
-    /// Its identity.
+    /// Its `event_id`: the same for equal records.
     pub id: Id,
+    /// What tells it from the other records of its stream. It is `id`, unless the vendor gives
+    /// records a name of their own.
+    pub key: Id,
     /// When it happened, if the vendor says so in a form that we understand.
     pub time: Option<Time>,
 }
@@ -48,8 +51,12 @@ pub struct Shape {
     pub source: &'static str,
     /// The content type, likewise.
     pub content_type: &'static str,
-    /// The path to the event time.
+    /// What divides a content type into streams, likewise; empty if nothing does.
+    pub variant: &'static str,
+    /// The path to the event time; empty if records have none.
     pub time: &'static [&'static str],
+    /// The path to the record's name; empty if only the whole record tells it from others.
+    pub name: &'static [&'static str],
 }
 
 impl Shape {
@@ -68,15 +75,20 @@ impl Shape {
             transcode(reader, &mut body, DEPTH_MAX)?;
         }
         let view = View::new(&body);
-        let time = view.get(self.time).and_then(|value| parse_time(value.as_str()?));
-        Ok(Record { id: self.identify(view), time, body })
+        let time = view.find(self.time).and_then(|value| parse_time(value.as_str()?));
+        let id = self.identify(view);
+        // A record without its name is told apart by the whole of it.
+        let key = view.find(self.name).filter(|name| !name.is_blank());
+        let key = key.map_or(id, |name| self.identify(name));
+        Ok(Record { id, key, time, body })
     }
 
-    fn identify(&self, body: View<'_>) -> Id {
+    fn identify(&self, value: View<'_>) -> Id {
         let mut canonical = Vec::with_capacity(1024);
-        msgpack::string(&mut canonical, self.source);
-        msgpack::string(&mut canonical, self.content_type);
-        body.canonical(&mut canonical);
+        for part in [self.source, self.content_type, self.variant] {
+            msgpack::string(&mut canonical, part);
+        }
+        value.canonical(&mut canonical);
         let hash = blake3::hash(&canonical);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash.as_bytes()[..16]);
@@ -159,7 +171,8 @@ mod tests {
 
     use super::*;
 
-    const SHAPE: Shape = Shape { source: "s", content_type: "c", time: &["m", "time"] };
+    const SHAPE: Shape =
+        Shape { source: "s", content_type: "c", variant: "", time: &["m", "time"], name: &[] };
 
     fn read(text: &str) -> Record {
         SHAPE.read(&mut Reader::new(text)).expect(text)
@@ -257,6 +270,19 @@ mod tests {
         assert_ne!(id, elsewhere.read(&mut Reader::new(text)).unwrap().id);
         // A pinned value: ids must be the same in every release, or receivers cannot deduplicate.
         assert_eq!(std::str::from_utf8(&id.hex()).unwrap(), "ac69a6b1b6d9bb4bfd3302655fbe42a8");
+    }
+
+    #[test]
+    fn a_name_tells_records_apart_and_the_id_tells_their_versions_apart() {
+        let named = Shape { name: &["n"], ..SHAPE };
+        let read = |text: &str| named.read(&mut Reader::new(text)).unwrap();
+        let (one, two) = (read(r#"{"n":"x","v":1}"#), read(r#"{"n":"x","v":2}"#));
+        assert_eq!(one.key, two.key);
+        assert_ne!(one.id, two.id);
+        assert_ne!(one.key, read(r#"{"n":"y","v":1}"#).key);
+        for nameless in [r#"{"v":1}"#, r#"{"n":"","v":1}"#, r#"{"n":null,"v":1}"#] {
+            assert_eq!(read(nameless).key, read(nameless).id, "{nameless}");
+        }
     }
 
     #[test]

@@ -96,8 +96,8 @@ impl SecretFile {
             return Err(self.fault("is not a file", "name the file that holds the key"));
         }
         if meta.permissions().mode() & 0o007 != 0 {
-            let hint = format!("write: chmod 600 {}", self.path.display());
-            return Err(self.fault("can be read by others", hint));
+            let cure = format!("chmod 600 {} cures that", self.path.display());
+            return Err(self.fault("can be read by others", cure));
         }
         if meta.len() > SECRET_BYTES_MAX {
             return Err(self.fault("is too large for a key", format!("{} bytes", meta.len())));

@@ -14,8 +14,6 @@ pub const HORIZON: Duration = Duration::from_secs(72 * 3600);
 pub const HORIZON_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// Rows of the last seconds may still be half written.
 pub const SETTLE: Duration = Duration::from_secs(5);
-/// A failed page fails its window, so a window must not be a day's work.
-pub const SPAN_MAX: Duration = Duration::from_secs(3600);
 /// Vendors filter by the second; nothing is gained by halving further.
 const SPAN_MIN: Duration = Duration::from_secs(1);
 
@@ -44,7 +42,7 @@ impl Window {
 /// What a round asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The windows, oldest first, each at most [`SPAN_MAX`] long.
+    /// The windows, oldest first, each at most as long as the policy says.
     pub windows: Vec<Window>,
     /// What the vendor no longer has although it was never read.
     pub lost: Option<Window>,
@@ -57,6 +55,8 @@ pub struct Policy {
     pub lookback: Duration,
     /// How far each round reaches back behind the cursor.
     pub overlap: Duration,
+    /// The longest window.
+    pub span_max: Duration,
 }
 
 impl Policy {
@@ -73,7 +73,7 @@ impl Policy {
         let lost = cursor
             .filter(|&cursor| cursor < oldest)
             .map(|cursor| Window { start: cursor, end: oldest });
-        Plan { windows: cut(start, end), lost }
+        Plan { windows: cut(start, end, self.span_max), lost }
     }
 
     /// The oldest time that a later round can still ask for once the cursor is at `cursor`.
@@ -84,11 +84,11 @@ impl Policy {
 }
 
 /// Cuts a span into windows; an empty or negative span has none.
-fn cut(start: Time, end: Time) -> Vec<Window> {
+fn cut(start: Time, end: Time, span_max: Duration) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut at = start;
     while at < end {
-        let next = (at + delta(SPAN_MAX)).min(end);
+        let next = (at + delta(span_max.max(SPAN_MIN))).min(end);
         windows.push(Window { start: at, end: next });
         at = next;
     }
@@ -110,8 +110,11 @@ mod tests {
     }
 
     const NOW: i64 = 1_700_000_000;
-    const POLICY: Policy =
-        Policy { lookback: Duration::from_secs(86_400), overlap: Duration::from_secs(300) };
+    const POLICY: Policy = Policy {
+        lookback: Duration::from_secs(86_400),
+        overlap: Duration::from_secs(300),
+        span_max: Duration::from_secs(3600),
+    };
 
     #[test]
     fn a_first_round_reaches_back_by_lookback() {
@@ -162,7 +165,7 @@ mod tests {
             }
             for window in &plan.windows {
                 prop_assert!(window.start < window.end);
-                prop_assert!(window.end - window.start <= delta(SPAN_MAX));
+                prop_assert!(window.end - window.start <= delta(policy.span_max));
                 if let Some((one, two)) = window.split() {
                     prop_assert_eq!((one.start, one.end, two.end), (window.start, two.start, window.end));
                 }

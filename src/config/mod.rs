@@ -4,6 +4,7 @@
 //! everything is asked for: the options of `OPTIONS`, with every connector's prefix, and the ways in
 //! which people misspell them.
 
+mod keys;
 pub mod options;
 pub mod value;
 
@@ -11,17 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connector::{self, Product};
+use crate::connector::{self, Product, cloud_app_security, workload_security};
 use crate::error::{Error, Result};
 use crate::secret::{Credential, Secret, SecretFile};
 
-use options::{MISTAKEN, OPTIONS, Opt, RESERVED, Scope};
+use keys::{connector_names, refuse_foreign_keys, refuse_mistaken_keys};
+use options::{Opt, Scope};
 pub use value::BaseUrl;
 
-/// Connectors in one stanza; each is a thread.
-const CONNECTORS_MAX: usize = 256;
-/// Long names make unreadable tags and log lines.
-const NAME_CHARS_MAX: usize = 64;
 const TENANT_CHARS_MAX: usize = 256;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -89,12 +87,20 @@ pub struct ConnectorConfig {
     pub product: &'static Product,
     /// The root of the API.
     pub base_url: BaseUrl,
-    /// Login ID, for the kinds that have one.
+    /// Login ID, for the products that have one.
     pub username: String,
+    /// Application ID, for the products that have one.
+    pub application_id: String,
     /// The API key.
     pub api_key: Arc<Credential>,
     /// Content types to collect; empty means all.
     pub content_types: Vec<String>,
+    /// Services to collect from; empty means all.
+    pub services: Vec<String>,
+    /// Event types to collect; empty means all.
+    pub event_types: Vec<String>,
+    /// What to expand.
+    pub expand: Vec<String>,
     /// Time between rounds.
     pub interval: Duration,
     /// Where a first round starts.
@@ -143,12 +149,12 @@ impl Config {
             .chain(names.iter().flatten().map(|name| format!("{name}.")))
             .collect();
         refuse_mistaken_keys(lookup, &prefixes)?;
-        let stanza = Properties { lookup, name: None };
+        let stanza = Properties { lookup, name: None, product: None };
         let connectors = match &names {
-            None => vec![connector(&stanza)?],
+            None => vec![connector(Properties { lookup, name: None, product: None })?],
             Some(names) => names
                 .iter()
-                .map(|name| connector(&Properties { lookup, name: Some(name) }))
+                .map(|name| connector(Properties { lookup, name: Some(name), product: None }))
                 .collect::<Result<_>>()?,
         };
         Ok(Self {
@@ -175,6 +181,8 @@ impl Config {
 struct Properties<'a> {
     lookup: Lookup<'a>,
     name: Option<&'a str>,
+    /// Whose defaults hold.
+    product: Option<&'static Product>,
 }
 
 impl Properties<'_> {
@@ -202,10 +210,32 @@ impl Properties<'_> {
         if let Some((key, value)) = self.get(opt) {
             return read(&value).map_err(|why| wrong(opt, &key, &value, why));
         }
-        if opt.default.is_empty() {
+        let default = self.default(opt);
+        if default.is_empty() {
             return Err(missing(opt, &self.key(opt)));
         }
-        read(opt.default).map_err(|why| wrong(opt, opt.name, opt.default, why))
+        read(default).map_err(|why| wrong(opt, opt.name, default, why))
+    }
+
+    /// The product's own default, or the common one.
+    fn default(&self, opt: &Opt) -> &'static str {
+        let own = self
+            .product
+            .and_then(|product| product.defaults.iter().find(|(name, _)| *name == opt.name));
+        own.map_or(opt.default.split(';').next().unwrap_or_default(), |(_, default)| default)
+    }
+
+    /// A property that only some products have; without it, nothing.
+    fn parse_if_used<T: Default>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Result<T> {
+        let is_used = match (option(name).scope, self.product) {
+            (Scope::Only(products), Some(product)) => products.contains(&product.name),
+            _ => true,
+        };
+        if is_used { self.parse(name, read) } else { Ok(T::default()) }
     }
 
     /// A property that may be absent.
@@ -227,7 +257,7 @@ fn option(name: &str) -> &'static Opt {
 
 fn wrong(opt: &Opt, key: &str, value: &str, why: &str) -> Error {
     // An address may hold a password even where none belongs.
-    let shown = if opt.secret || value.contains('@') && opt.name == "base_url" {
+    let shown = if opt.secret || (value.contains("://") && value.contains('@')) {
         String::new()
     } else {
         format!(" = \"{}\"", value.chars().take(200).collect::<String>())
@@ -241,94 +271,31 @@ fn missing(opt: &Opt, key: &str) -> Error {
     Error::config(format!("{key} is missing; legal: {legal}; write: {key}: {example}"))
 }
 
-/// The names in `connectors`, or `None` for a stanza that is one connector.
-fn connector_names(lookup: Lookup<'_>) -> Result<Option<Vec<String>>> {
-    let stanza = Properties { lookup, name: None };
-    let names = stanza.parse_optional("connectors", |text| {
-        let names = value::list(text)?;
-        if names.len() > CONNECTORS_MAX {
-            return Err("more than 256 connectors");
-        }
-        for (i, name) in names.iter().enumerate() {
-            check_name(name)?;
-            if names[..i].contains(name) {
-                return Err("a name stands twice");
-            }
-        }
-        Ok(names.into_iter().map(str::to_owned).collect())
-    })?;
-    Ok(names)
-}
-
-fn check_name(name: &str) -> Result<(), &'static str> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.len() > NAME_CHARS_MAX {
-        return Err("a name of more than 64 characters");
-    }
-    if !name.chars().all(is_plain) {
-        return Err("a name with other characters");
-    }
-    let lower = name.to_ascii_lowercase();
-    if RESERVED.contains(&lower.as_str()) || lower.starts_with("oauth2") {
-        return Err("a name that the host keeps for itself");
-    }
-    Ok(())
-}
-
-/// Refuses keys that look like one of ours; the host would ignore them without a word.
-fn refuse_mistaken_keys(lookup: Lookup<'_>, prefixes: &[String]) -> Result<()> {
-    for (i, prefix) in prefixes.iter().enumerate() {
-        let misspelt = OPTIONS
-            .iter()
-            .flat_map(|opt| options::misspellings(opt.name).map(move |key| (key, opt.name)));
-        let mistaken = MISTAKEN.iter().map(|&(key, meant)| (key.to_owned(), meant));
-        for (key, meant) in misspelt.chain(mistaken) {
-            if options::find(&key).is_none() && lookup(&format!("{prefix}{key}")).is_some() {
-                return Err(unknown(&format!("{prefix}{key}"), &format!("{prefix}{meant}"), meant));
-            }
-        }
-        if i > 0 {
-            refuse_stanza_keys(lookup, prefix)?;
-        }
-    }
-    Ok(())
-}
-
-/// What belongs to the whole stanza has no effect behind a connector's name.
-fn refuse_stanza_keys(lookup: Lookup<'_>, prefix: &str) -> Result<()> {
-    let of_stanza = OPTIONS.iter().filter(|opt| opt.scope == Scope::Stanza);
-    for opt in of_stanza {
-        let key = format!("{prefix}{}", opt.name);
-        if lookup(&key).is_some() {
-            return Err(unknown(&key, opt.name, opt.name));
-        }
-    }
-    Ok(())
-}
-
-fn unknown(key: &str, meant: &str, option_name: &str) -> Error {
-    let Opt { legal, example, .. } = option(option_name);
-    Error::config(format!(
-        "{key} is no property of this plugin; did you mean {meant}? legal: {legal}; \
-         write: {meant}: {example}"
-    ))
-}
-
 /// Reads one connector.
-fn connector(properties: &Properties<'_>) -> Result<ConnectorConfig> {
+fn connector(mut properties: Properties<'_>) -> Result<ConnectorConfig> {
     let product = properties.parse("connector", |text| {
         connector::product(text).ok_or("not a connector of this plugin")
     })?;
+    properties.product = Some(product);
+    let properties = &properties;
     refuse_foreign_keys(properties, product)?;
-    let duration =
-        |name, min, max| properties.parse(name, move |text| value::duration(text, min, max));
+    let duration = |name, min, max| {
+        properties.parse_if_used(name, move |text| value::duration(text, min, max))
+    };
+    let list =
+        |name, legal: &[&str]| properties.parse_if_used(name, |text| value::choices(text, legal));
+    let services: Vec<&str> = cloud_app_security::SERVICES.iter().map(|(name, _)| *name).collect();
     Ok(ConnectorConfig {
         name: properties.name.unwrap_or(product.name).to_owned(),
         product,
         base_url: base_url(properties, product)?,
-        username: properties.parse("username", username)?,
+        username: properties.parse_if_used("username", username)?,
+        application_id: properties.parse_if_used("application_id", application_id)?,
         api_key: Arc::new(api_key(properties)?),
-        content_types: properties.parse("content_types", |text| content_types(text, product))?,
+        content_types: list("content_types", product.content_types)?,
+        services: list("services", &services)?,
+        event_types: list("event_types", cloud_app_security::EVENT_TYPES)?,
+        expand: properties.parse_if_used("expand", |text| expansions(text))?,
         interval: duration("interval", SECOND, DAY)?,
         lookback: duration("lookback", SECOND, 72 * HOUR)?,
         overlap: duration("overlap", Duration::ZERO, DAY)?,
@@ -343,26 +310,13 @@ fn connector(properties: &Properties<'_>) -> Result<ConnectorConfig> {
     })
 }
 
-/// A property that this kind does not use is a misunderstanding, unless it is a default for others.
-fn refuse_foreign_keys(properties: &Properties<'_>, product: &Product) -> Result<()> {
-    for opt in OPTIONS {
-        let Scope::Only(products) = opt.scope else { continue };
-        let key = properties.key(opt);
-        if !products.contains(&product.name) && (properties.lookup)(&key).is_some() {
-            return Err(Error::config(format!(
-                "{key} is not used by connector {}; legal: with {}; write: remove {key}",
-                product.name,
-                products.join(", "),
-            )));
-        }
-    }
-    Ok(())
-}
-
 fn base_url(properties: &Properties<'_>, product: &Product) -> Result<BaseUrl> {
     let read = |text: &str| value::base_url(text, product.api_root);
     if let Some(url) = properties.parse_optional("base_url", read)? {
         return Ok(url);
+    }
+    if product.regions.is_empty() {
+        return properties.parse("base_url", read);
     }
     properties.parse("region", |text| read(choice(text, product.regions)?))
 }
@@ -370,27 +324,38 @@ fn base_url(properties: &Properties<'_>, product: &Product) -> Result<BaseUrl> {
 fn api_key(properties: &Properties<'_>) -> Result<Credential> {
     let (inline, file) = (option("api_key"), option("api_key_file"));
     match (properties.get(inline), properties.get(file)) {
-        (Some((one, _)), Some((two, _))) => Err(Error::config(format!(
-            "{one} and {two} are both set; legal: one of them; write: {two}: {}",
-            file.example
-        ))),
         (None, None) => Err(missing(inline, &properties.key(inline))),
-        (Some((key, value)), None) => {
-            if value.chars().any(char::is_control) {
-                return Err(wrong(inline, &key, &value, "more than one line"));
-            }
-            Ok(Credential::Inline(Secret::new(&value)))
+        (Some((key, value)), None) => inline_key(inline, &key, &value),
+        (None, Some((key, value))) => key_file(file, &key, &value),
+        // What is written for one connector goes before what is written for all.
+        (Some((one, value)), Some((two, _)))
+            if one.len() - inline.name.len() > two.len() - file.name.len() =>
+        {
+            inline_key(inline, &one, &value)
         }
-        (None, Some((key, value))) => {
-            let credential = Credential::File(SecretFile::new(Path::new(&value)));
-            credential.get().map_err(|error| {
-                Error::config(format!(
-                    "{key}: {error}; legal: {}; write: {key}: {}",
-                    file.legal, file.example
-                ))
-            })?;
-            Ok(credential)
+        (Some((one, _)), Some((two, value)))
+            if one.len() - inline.name.len() < two.len() - file.name.len() =>
+        {
+            key_file(file, &two, &value)
         }
+        (Some((one, _)), Some((two, _))) => Err(Error::config(format!(
+            "{one} and {two} are both set; legal: one of them; write: only {two}, and remove {one}"
+        ))),
+    }
+}
+
+fn inline_key(opt: &Opt, key: &str, value: &str) -> Result<Credential> {
+    if value.chars().any(char::is_control) {
+        return Err(wrong(opt, key, value, "more than one line"));
+    }
+    Ok(Credential::Inline(Secret::new(value)))
+}
+
+fn key_file(opt: &Opt, key: &str, value: &str) -> Result<Credential> {
+    let credential = Credential::File(SecretFile::new(Path::new(value)));
+    match credential.get() {
+        Ok(_) => Ok(credential),
+        Err(error) => Err(wrong(opt, key, value, &error.to_string())),
     }
 }
 
@@ -465,15 +430,22 @@ fn username(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-fn content_types(text: &str, product: &Product) -> Result<Vec<String>, &'static str> {
-    if text == "all" {
-        return Ok(Vec::new());
+fn application_id(text: &str) -> Result<String, &'static str> {
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Ok(text.to_owned());
     }
-    let types = value::list(text)?;
-    if types.iter().any(|name| !product.content_types.contains(name)) {
-        return Err("not a content type of this connector");
-    }
-    Ok(types.into_iter().map(str::to_owned).collect())
+    Err("other characters than letters, digits and -")
+}
+
+/// What to expand; `all` and `none` are the vendor's own words and stay.
+fn expansions(text: &str) -> Result<Vec<String>, &'static str> {
+    let chosen = value::list(text)?;
+    let known = |name: &&str| {
+        workload_security::EXPANSIONS.iter().find(|known| known.eq_ignore_ascii_case(name))
+    };
+    let chosen: Option<Vec<_>> = chosen.iter().map(known).collect();
+    let chosen = chosen.ok_or("something that cannot be expanded")?;
+    Ok(chosen.into_iter().map(|&name| name.to_owned()).collect())
 }
 
 fn tenant_name(text: &str) -> Result<String, &'static str> {

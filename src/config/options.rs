@@ -32,7 +32,11 @@ pub struct Opt {
     pub secret: bool,
 }
 
-const LOGS: Scope = Scope::Only(&["email_security"]);
+const EMAIL: Scope = Scope::Only(&["email_security"]);
+const CLOUD_APP: Scope = Scope::Only(&["cloud_app_security"]);
+const APEX: Scope = Scope::Only(&["apex_central"]);
+const WORKLOAD: Scope = Scope::Only(&["workload_security"]);
+const LOGS: Scope = Scope::Only(&["email_security", "cloud_app_security"]);
 
 const fn opt(
     name: &'static str,
@@ -55,7 +59,7 @@ pub const OPTIONS: &[Opt] = &[
         "connector",
         Scope::Connector,
         "",
-        "email_security",
+        "email_security, cloud_app_security, apex_central, workload_security",
         "email_security",
         "Which product to collect from. Required.",
     ),
@@ -81,17 +85,26 @@ pub const OPTIONS: &[Opt] = &[
         "region",
         Scope::Connector,
         "us",
-        "us, eu, au, jp, sg, in, uae, uk",
-        "eu",
-        "Preset of `base_url`.",
+        "us, eu, au, jp, sg, in, uae, uk (email_security); us, eu, jp, au, uk, ca, sg, in \
+         (cloud_app_security); us, au, de, sg, in, jp, ca, gb (workload_security)",
+        "us",
+        "Preset of `base_url`. Apex Central has none.",
     ),
     opt(
         "username",
-        Scope::Only(&["email_security"]),
+        EMAIL,
         "",
         "the administrator's login ID, without ':'",
         "admin@example.com",
         "Administrator login ID. Required.",
+    ),
+    opt(
+        "application_id",
+        APEX,
+        "",
+        "the Application ID as the console shows it: letters, digits and -",
+        "11111111-2222-3333-4444-555555555555",
+        "Application ID of the API access. Required.",
     ),
     secret(opt(
         "api_key",
@@ -111,16 +124,44 @@ pub const OPTIONS: &[Opt] = &[
     ),
     opt(
         "content_types",
-        Scope::Only(&["email_security"]),
+        Scope::Only(&["email_security", "apex_central", "workload_security"]),
         "all",
-        "all, or a comma-separated list of accepted_traffic, blocked_traffic, policy_events",
-        "accepted_traffic, policy_events",
+        "all, or a comma-separated list of accepted_traffic, blocked_traffic, policy_events \
+         (email_security); agents, servers (apex_central); computers (workload_security)",
+        "all",
         "What to collect.",
+    ),
+    opt(
+        "services",
+        CLOUD_APP,
+        "sharepoint",
+        "all, or a comma-separated list of exchange, sharepoint, onedrive, dropbox, box, \
+         googledrive, gmail, teams, exchangeserver, salesforce_sandbox, salesforce_production, \
+         teams_chat",
+        "sharepoint, onedrive",
+        "Services to collect from.",
+    ),
+    opt(
+        "event_types",
+        CLOUD_APP,
+        "all",
+        "all, or a comma-separated list of securityrisk, virtualanalyzer, ransomware, dlp",
+        "dlp, ransomware",
+        "Event types to collect of each service.",
+    ),
+    opt(
+        "expand",
+        WORKLOAD,
+        "none",
+        "a comma-separated list of what the Computers search can expand, such as none, all, \
+         computerStatus, tasks, interfaces, antiMalware",
+        "computerStatus, interfaces",
+        "What each computer's record holds beside its basic fields.",
     ),
     opt(
         "interval",
         Scope::Connector,
-        "60s",
+        "60s; cloud_app_security 5m; apex_central, workload_security 1h",
         "1s to 1d, as 30, 30s, 5m, 1h or 1d",
         "60s",
         "How often to ask for what is new.",
@@ -169,7 +210,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         "rate_limit",
         Scope::Connector,
-        "none",
+        "none; cloud_app_security 18",
         "none, or 1 to 6000 requests per minute",
         "60",
         "Requests per minute, shared by everything in the process that uses the same credential.",
@@ -278,6 +319,7 @@ pub const MISTAKEN: &[(&str, &str)] = &[
     ("bearer_token", "api_key"),
     ("buffer_limit", "queue_limit"),
     ("ca_file", "tls_ca_file"),
+    ("appid", "application_id"),
     ("content_type", "content_types"),
     ("database", "db"),
     ("database_file", "db"),
@@ -287,6 +329,7 @@ pub const MISTAKEN: &[(&str, &str)] = &[
     ("db_path", "db"),
     ("db_sync", "db.sync"),
     ("endpoint", "base_url"),
+    ("event_type", "event_types"),
     ("http_proxy", "proxy"),
     ("insecure", "tls_verify"),
     ("interval_min", "interval"),
@@ -300,6 +343,7 @@ pub const MISTAKEN: &[(&str, &str)] = &[
     ("refresh_interval", "interval"),
     ("request_timeout", "timeout"),
     ("secret", "api_key"),
+    ("service", "services"),
     ("service_url", "base_url"),
     ("since", "lookback"),
     ("ssl_verify", "tls_verify"),

@@ -123,6 +123,18 @@ pub fn rate(text: &str) -> Result<Option<u32>, &'static str> {
     }
 }
 
+/// Reads a choice of names; `all` is an empty list.
+pub fn choices(text: &str, legal: &[&str]) -> Result<Vec<String>, &'static str> {
+    if text == "all" {
+        return Ok(Vec::new());
+    }
+    let chosen = list(text)?;
+    if chosen.iter().all(|name| legal.contains(name)) {
+        return Ok(chosen.into_iter().map(str::to_owned).collect());
+    }
+    Err("not one of the legal values")
+}
+
 /// Splits a comma-separated list; empty items are refused.
 pub fn list(text: &str) -> Result<Vec<&str>, &'static str> {
     let items: Vec<&str> = text.split(',').map(str::trim).collect();

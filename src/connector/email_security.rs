@@ -6,14 +6,15 @@
 //! record identifies itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-use super::{Connector, Product, Settings, Stream};
+use super::{Connector, Mode, Product, Settings, Stream};
 use crate::error::{Error, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
-use crate::record::Shape;
+use crate::record::{Record, Shape};
 use crate::window::Window;
 
 /// Its line in the table of products.
@@ -32,6 +33,9 @@ pub const PRODUCT: Product = Product {
         ("uk", "api.tmes-uk.trendmicro.com"),
     ],
     content_types: &["accepted_traffic", "blocked_traffic", "policy_events"],
+    defaults: &[("interval", "60s")],
+    // A failed page fails its window, so a window must not be a day's work.
+    span_max: Duration::from_secs(3600),
     connect: |settings| Arc::new(EmailSecurity::new(settings)),
 };
 
@@ -49,20 +53,26 @@ struct EmailSecurity {
 
 impl EmailSecurity {
     fn new(settings: &Settings) -> Self {
-        let wanted = |name: &&&str| {
-            settings.content_types.is_empty()
-                || settings.content_types.iter().any(|wanted| wanted == **name)
-        };
         let stream = |&content_type: &&'static str| Stream {
+            name: content_type.to_owned(),
             content_type,
             msg_class: format!("{SOURCE}_{content_type}"),
             category: "email",
-            shape: Shape { source: SOURCE, content_type, time: &["timestamp"] },
+            members: Vec::new(),
+            mode: Mode::Log,
+            shape: Shape {
+                source: SOURCE,
+                content_type,
+                variant: "",
+                time: &["timestamp"],
+                name: &[],
+            },
         };
+        let wanted = PRODUCT.content_types.iter().filter(|name| settings.wants(name));
         Self {
             base_path: settings.base_path.clone(),
             username: settings.username.clone(),
-            streams: PRODUCT.content_types.iter().filter(wanted).map(stream).collect(),
+            streams: wanted.map(stream).collect(),
         }
     }
 }
@@ -97,7 +107,7 @@ impl Connector for EmailSecurity {
 
     /// `{"nextToken": "…", "logs": […]}`. The vendor may hand out a token although nothing follows,
     /// so an empty list ends the window too.
-    fn read_frame(&self, frame: &str, records: usize) -> Result<Option<String>> {
+    fn read_frame(&self, frame: &str, records: &[Record]) -> Result<Option<String>> {
         let mut next = None;
         let mut has_logs = false;
         let mut reader = Reader::new(frame);
@@ -116,7 +126,7 @@ impl Connector for EmailSecurity {
         if !has_logs {
             return Err(Error::retry("no \"logs\" in it"));
         }
-        Ok(next.filter(|_| records > 0))
+        Ok(next.filter(|_| !records.is_empty()))
     }
 }
 
@@ -133,12 +143,13 @@ fn encode_token(token: &str) -> String {
 mod tests {
     use super::*;
     use crate::clock::Time;
+    use crate::record::Id;
 
     fn connector(content_types: &[&str]) -> EmailSecurity {
         EmailSecurity::new(&Settings {
             base_path: "/x".to_owned(),
-            username: "admin".to_owned(),
             content_types: content_types.iter().map(|&name| name.to_owned()).collect(),
+            ..Settings::default()
         })
     }
 
@@ -166,7 +177,11 @@ mod tests {
 
     #[test]
     fn every_ending_ends_and_every_token_goes_on() {
-        let read = |frame: &str, records| connector(&[]).read_frame(frame, records);
+        let record = || Record { body: Vec::new(), id: Id(0), key: Id(0), time: None };
+        let read = |frame: &str, records| {
+            let records: Vec<Record> = (0..records).map(|_| record()).collect();
+            connector(&[]).read_frame(frame, &records)
+        };
         let token = Some("t".to_owned());
         assert_eq!(read(r#"{"nextToken":"t","logs":[0,0]}"#, 2).unwrap(), token);
         for (frame, records) in [

@@ -4,9 +4,13 @@
 //! I/O, sleeps or reads a clock, it never sees a credential, and it never knows another connector.
 //! To add one, write its file and add its line to [`PRODUCTS`].
 
+pub mod apex_central;
+pub mod cloud_app_security;
 pub mod email_security;
+pub mod workload_security;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::http::{Request, Response, auth::Scheme};
@@ -15,7 +19,12 @@ use crate::record::{Record, Shape};
 use crate::window::Window;
 
 /// Every product that can be collected from.
-pub const PRODUCTS: &[&Product] = &[&email_security::PRODUCT];
+pub const PRODUCTS: &[&Product] = &[
+    &email_security::PRODUCT,
+    &cloud_app_security::PRODUCT,
+    &apex_central::PRODUCT,
+    &workload_security::PRODUCT,
+];
 
 /// One of the vendor's products.
 pub struct Product {
@@ -23,10 +32,14 @@ pub struct Product {
     pub name: &'static str,
     /// What the API's own paths begin with; the rest of a base URL is what comes before.
     pub api_root: &'static str,
-    /// Region names and their hosts, the default first.
+    /// Region names and their hosts, the default first; empty if every customer has an address.
     pub regions: &'static [(&'static str, &'static str)],
-    /// What can be collected, each a stream of its own.
+    /// What can be chosen with `content_types`; empty if that is chosen otherwise.
     pub content_types: &'static [&'static str],
+    /// Defaults of properties that differ between products.
+    pub defaults: &'static [(&'static str, &'static str)],
+    /// The longest window; zero for an inventory, which has none.
+    pub span_max: Duration,
     /// Makes its connector.
     pub connect: fn(&Settings) -> Arc<dyn Connector>,
 }
@@ -44,24 +57,59 @@ pub fn product(name: &str) -> Option<&'static Product> {
 }
 
 /// What a connector needs to know of its configuration.
+#[derive(Default)]
 pub struct Settings {
     /// The path of the base URL, without a trailing `/`.
     pub base_path: String,
+    /// Host and port of the base URL.
+    pub authority: String,
     /// Login ID.
     pub username: String,
+    /// Application ID.
+    pub application_id: String,
     /// Content types to collect; empty means all.
     pub content_types: Vec<String>,
+    /// Services to collect from; empty means all.
+    pub services: Vec<String>,
+    /// Event types to collect; empty means all.
+    pub event_types: Vec<String>,
+    /// What to expand.
+    pub expand: Vec<String>,
+}
+
+impl Settings {
+    /// Whether a content type is to be collected.
+    #[must_use]
+    pub fn wants(&self, content_type: &str) -> bool {
+        self.content_types.is_empty()
+            || self.content_types.iter().any(|wanted| wanted == content_type)
+    }
+}
+
+/// How a stream is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Windows of time behind a cursor; each record once.
+    Log,
+    /// A sweep lists everything there is, every round.
+    Inventory,
 }
 
 /// One stream: a sequence of records with its own cursor.
 #[derive(Debug)]
 pub struct Stream {
-    /// Its content type, as in the configuration and in tags.
+    /// Its name, which no other stream of the connector has.
+    pub name: String,
+    /// Its content type, as in tags.
     pub content_type: &'static str,
     /// `msg_class` of its records.
     pub msg_class: String,
     /// `msg_origin.category` of its records.
     pub category: &'static str,
+    /// Members of the envelope beside the common ones: what was asked for.
+    pub members: Vec<(&'static str, &'static str)>,
+    /// How it is read.
+    pub mode: Mode,
     /// How its records are read; its `source` is `msg_origin.source`, and the key of the vendor's
     /// record in the envelope.
     pub shape: Shape,
@@ -94,7 +142,7 @@ pub trait Connector: Send + Sync {
     ///
     /// # Errors
     /// When the frame is not what this API answers; the page must then be asked for again.
-    fn read_frame(&self, frame: &str, records: usize) -> Result<Option<String>>;
+    fn read_frame(&self, frame: &str, records: &[Record]) -> Result<Option<String>>;
 }
 
 /// Puts a page together from a body that was read whole; one that is empty holds no records.
@@ -107,7 +155,7 @@ pub fn read(connector: &dyn Connector, response: &Response, body: Body) -> Resul
         return Ok(Page { records, next: None });
     }
     let next = connector
-        .read_frame(&frame, records.len())
+        .read_frame(&frame, &records)
         .map_err(|error| unreadable(response, &excerpt).caused_by(error))?;
     Ok(Page { records, next })
 }
@@ -127,10 +175,13 @@ mod tests {
     fn the_options_table_names_every_product_and_region() {
         let names: Vec<&str> = PRODUCTS.iter().map(|product| product.name).collect();
         assert_eq!(options::find("connector").unwrap().legal, names.join(", "));
-        let legal: Vec<&str> = options::find("region").unwrap().legal.split(", ").collect();
+        let legal = options::find("region").unwrap().legal;
         for (region, host) in PRODUCTS.iter().flat_map(|product| product.regions) {
-            assert!(legal.contains(region), "{region}");
+            assert!(legal.contains(*region), "{region}");
             assert!(host.contains("trendmicro"), "{host}");
+        }
+        for (name, default) in PRODUCTS.iter().flat_map(|product| product.defaults) {
+            assert!(options::find(name).unwrap().default.contains(default), "{name}");
         }
     }
 }

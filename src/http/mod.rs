@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER};
 use tokio::runtime;
 
 use crate::clock::{self, Stop, Time};
@@ -34,6 +35,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a look-up of a name may hold up a stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
+const JSON: &str = "application/json";
 /// Sent with every request.
 const USER_AGENT: &str = concat!("in_trendmicro/", env!("CARGO_PKG_VERSION"));
 
@@ -42,13 +44,23 @@ const USER_AGENT: &str = concat!("in_trendmicro/", env!("CARGO_PKG_VERSION"));
 pub struct Request {
     /// Path and query exactly as they go over the wire, percent-encoded.
     pub target: String,
+    /// A JSON body; with one, the method is POST.
+    pub body: Option<String>,
+    /// Headers that the API wants beside the usual ones.
+    pub headers: &'static [(&'static str, &'static str)],
 }
 
 impl Request {
     /// A GET for `target`.
     #[must_use]
     pub fn get(target: String) -> Self {
-        Self { target }
+        Self { target, body: None, headers: &[] }
+    }
+
+    /// Its method.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        if self.body.is_some() { "POST" } else { "GET" }
     }
 }
 
@@ -140,23 +152,24 @@ impl Client {
 
     async fn exchange(&self, request: &Request, sink: Sink<'_>) -> Result<Response> {
         let url = format!("{}{}", self.origin, request.target);
-        let authorization = self.authenticator.header()?;
-        let mut response = self
-            .client
-            .get(url)
-            .header(authorization.0, authorization.1)
-            .header(reqwest::header::ACCEPT, "application/json")
-            .send()
-            .await
-            .map_err(transport_error)?;
+        let mut builder = match &request.body {
+            None => self.client.get(url),
+            Some(body) => self.client.post(url).header(CONTENT_TYPE, JSON).body(body.clone()),
+        };
+        for &(name, value) in request.headers {
+            builder = builder.header(name, value);
+        }
+        let (name, value) = self.authenticator.header(request, clock::now())?;
+        let builder = builder.header(name, value).header(ACCEPT, JSON);
+        let mut response = builder.send().await.map_err(transport_error)?;
         let header = |name| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let mut answer = Response {
             status: response.status().as_u16(),
-            date: header(reqwest::header::DATE).and_then(|text| http_date(&text)),
-            content_type: header(reqwest::header::CONTENT_TYPE),
+            date: header(DATE).and_then(|text| http_date(&text)),
+            content_type: header(CONTENT_TYPE),
             ..Response::default()
         };
-        answer.retry_after = header(reqwest::header::RETRY_AFTER)
+        answer.retry_after = header(RETRY_AFTER)
             .and_then(|text| retry_after(&text, answer.date.unwrap_or_else(clock::now)));
         let mut bytes = 0;
         while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
@@ -201,10 +214,13 @@ impl Client {
 
 impl Transport for Client {
     fn send(&mut self, request: &Request, stop: &Stop, sink: Sink<'_>) -> Result<Response> {
-        match &self.runtime {
-            Some(runtime) => runtime.block_on(self.exchange_until(request, stop, sink)),
-            None => Err(Error::stopped()),
+        let Some(runtime) = &self.runtime else { return Err(Error::stopped()) };
+        let answer = runtime.block_on(self.exchange_until(request, stop, sink))?;
+        // A signature that the vendor finds too old is made anew, by the vendor's clock, once.
+        if answer.status == 401 && self.authenticator.learn_skew(answer.date, clock::now()) {
+            return runtime.block_on(self.exchange_until(request, stop, sink));
         }
+        Ok(answer)
     }
 }
 

@@ -3,6 +3,8 @@
 //! The wrong configurations and their errors stand in `tests/fixtures/config/wrong.txt`;
 //! `UPDATE_EXPECT=1 cargo test --test it config` writes the errors anew.
 
+#![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
+
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -364,7 +366,7 @@ fn pasted_addresses_are_cut_to_the_root() {
         ("api.tmes.trendmicro.eu:443", "https://api.tmes.trendmicro.eu"),
         ("https://api.tmes.trendmicro.eu/api/v1/", "https://api.tmes.trendmicro.eu"),
         (
-            "https://api.tmes.trendmicro.eu/api/v1/log/mailtrackinglog?type=accepted_traffic&limit=1#x",
+            "https://api.tmes.trendmicro.eu/api/v1/log/mailtrackinglog?type=accepted_traffic#x",
             "https://api.tmes.trendmicro.eu",
         ),
         ("https://gateway.example.com/trend//", "https://gateway.example.com/trend"),
@@ -457,8 +459,13 @@ fn any_value() -> impl Strategy<Value = String> {
     ]
 }
 
+/// What fails is in the message; no file is left behind.
+fn attempts(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(attempts(2_000))]
 
     #[test]
     fn no_value_of_any_key_panics_or_makes_an_unreadable_error(
@@ -478,17 +485,18 @@ proptest! {
         }
     }
 
-    /// The secrets themselves never appear, wherever they were written.
+    /// Whatever else is wrong, and wherever the key stands, no error shows it.
     #[test]
-    fn no_error_shows_a_secret(wrong in (any_key(), any_value()), in_file in any::<bool>()) {
+    fn no_error_shows_the_key(wrong in (any_key(), any_value()), in_file in any::<bool>()) {
+        prop_assume!(!wrong.1.contains(CANARY));
         let dir = files();
-        let stanza = if in_file {
-            Stanza::right().with("api_key", "").with("api_key_file", &in_dir(dir.path(), "key"))
-        } else {
-            Stanza::right()
-        };
-        let stanza = Stanza(stanza.0.into_iter().chain([wrong]).collect());
-        if let Err(error) = stanza.read() && stanza.0.iter().filter(|(_, v)| v == CANARY).count() <= 1 {
+        let mut stanza = Stanza(vec![wrong]);
+        stanza.0.extend(Stanza::right().0);
+        if in_file {
+            stanza.0.retain(|(key, _)| key != "api_key");
+            stanza = stanza.with("api_key_file", &in_dir(dir.path(), "key"));
+        }
+        if let Err(error) = stanza.read() {
             prop_assert!(!error.to_string().contains(CANARY), "{}", error);
         }
     }

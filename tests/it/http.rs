@@ -67,7 +67,17 @@ fn client(properties: &[(&str, &str)]) -> Result<Client> {
 }
 
 fn get(client: &mut Client) -> Result<Response> {
-    client.send(&Request::get("/api/v1/log/x?a=%2B".to_owned()), &Stop::default())
+    let mut body = Vec::new();
+    let response = client.send(
+        &Request::get("/api/v1/log/x?a=%2B".to_owned()),
+        &Stop::default(),
+        &mut |bytes| {
+            body.extend_from_slice(bytes);
+            Ok(())
+        },
+    )?;
+    assert_eq!(body.is_empty(), !response.is_success(), "a refusal's body goes elsewhere");
+    Ok(response)
 }
 
 fn plain(answer: &'static [u8]) -> (Client, Receiver<String>) {
@@ -97,7 +107,7 @@ fn authority(dir: &Path) -> ServerConfig {
 fn a_request_carries_credential_agent_and_the_exact_target() {
     let (mut client, heads) = plain(OK.as_bytes());
     let response = get(&mut client).unwrap();
-    assert_eq!((response.status, response.body.as_slice()), (200, b"{}".as_slice()));
+    assert_eq!(response.status, 200);
     assert_eq!(response.content_type.as_deref(), Some("application/json"));
     let head = heads.recv().unwrap();
     assert!(head.starts_with("GET /api/v1/log/x?a=%2B HTTP/1.1\r\n"), "{head}");
@@ -175,9 +185,9 @@ fn redirects_are_not_followed() {
 
 #[test]
 fn a_bomb_ends_at_the_bound() {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let zeros = vec![b' '; 1 << 20];
-    for _ in 0..100 {
+    for _ in 0..300 {
         encoder.write_all(&zeros).unwrap();
     }
     let body = encoder.finish().unwrap();
@@ -212,7 +222,7 @@ fn a_silent_server_ends_at_the_timeout_and_a_stop_ends_it_at_once() {
         thread::sleep(Duration::from_millis(50));
         raiser.raise();
     });
-    let error = client.send(&Request::get("/".to_owned()), &stop).unwrap_err();
+    let error = client.send(&Request::get("/".to_owned()), &stop, &mut |_| Ok(())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped);
     assert!(started.elapsed() < Duration::from_millis(900), "before the timeout");
 }

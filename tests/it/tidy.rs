@@ -3,11 +3,13 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test it tidy` writes the README's table of properties anew.
 
+#![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use in_trendmicro::config::options::OPTIONS;
+use in_trendmicro::config::options::{OPTIONS, Opt};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// What still fits into a head; a file's own tests do not count.
@@ -49,12 +51,14 @@ const ROOMS: &[(&str, &[&str])] = &[
             "error",
             "http",
             "log",
+            "page",
             "queue",
             "record",
             "window",
         ],
     ),
-    ("connector", &["error", "http", "json", "record", "window"]),
+    ("connector", &["error", "http", "json", "msgpack", "page", "record", "window"]),
+    ("page", &["error", "json", "record"]),
     ("http", &["clock", "config", "error", "secret"]),
     ("window", &["clock"]),
     ("json", &["error"]),
@@ -66,7 +70,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("handover", &["batch"]),
     (
         "commit",
-        &["batch", "checkpoint", "clock", "cursor", "ledger", "log", "queue", "record", "window"],
+        &[
+            "batch",
+            "checkpoint",
+            "clock",
+            "connector",
+            "cursor",
+            "ledger",
+            "log",
+            "queue",
+            "record",
+            "window",
+        ],
     ),
     ("cursor", &["clock"]),
     ("ledger", &["clock", "record"]),
@@ -116,7 +131,9 @@ const OWNED: &[(&str, &[&str])] = &[
     ("std::net::TcpStream", &[]),
     ("std::process", &[]),
     ("tokio", &["http"]),
-    ("zeroize", &["secret"]),
+    ("hmac", &["http"]),
+    ("sha2", &["http"]),
+    ("zeroize", &["http", "secret"]),
     // Whoever needs the time is given it; these are the edges that give it.
     ("Utc::now", &["clock"]),
     ("SystemTime::now", &[]),
@@ -133,6 +150,8 @@ const CONNECTOR: &[&str] = &[
     "crate::http::Response",
     "crate::http::auth::Scheme",
     "crate::json",
+    "crate::msgpack::View",
+    "crate::page::Body",
     "crate::record",
     "crate::window",
 ];
@@ -301,11 +320,12 @@ fn paths(code: &str) -> BTreeSet<String> {
 
 /// Expands the braces of a `use`.
 fn expand(prefix: &str, tree: &str, found: &mut BTreeSet<String>) {
-    let tree = tree.split(" as ").next().unwrap_or_default().trim();
+    let tree = tree.trim();
     let braces =
         tree.split_once('{').and_then(|(head, rest)| Some((head, rest.rsplit_once('}')?.0)));
     let Some((head, inner)) = braces else {
-        found.insert(format!("{prefix}{tree}").trim_end_matches("::self").to_owned());
+        let name = tree.split(" as ").next().unwrap_or_default();
+        found.insert(format!("{prefix}{name}").trim_end_matches("::self").to_owned());
         return;
     };
     let (mut depth, mut start) = (0_usize, 0);
@@ -499,10 +519,10 @@ fn document(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name} is missing: {error}"))
 }
 
-/// The README's table of properties, as the code has them.
-fn options_table() -> String {
+/// The table of properties, as the code has them.
+fn options_table(options: &[&Opt]) -> String {
     let mut table = "| Key | Description | Default |\n| --- | --- | --- |\n".to_owned();
-    for opt in OPTIONS {
+    for opt in options {
         let default = match opt.default {
             "" => "_none_".to_owned(),
             default => format!("`{default}`"),
@@ -513,26 +533,33 @@ fn options_table() -> String {
     table
 }
 
-#[test]
-fn the_readme_has_every_property() {
+/// Compares the table between a document's markers, or writes it.
+fn assert_table(name: &str, expected: &str) {
     const START: &str = "<!-- options -->\n";
     const END: &str = "<!-- /options -->";
-    let readme = document("README.md");
+    let text = document(name);
     let (before, rest) =
-        readme.split_once(START).unwrap_or_else(|| panic!("README.md has no line {START}"));
-    let (table, after) =
-        rest.split_once(END).unwrap_or_else(|| panic!("README.md has no line {END}"));
-    let expected = options_table();
+        text.split_once(START).unwrap_or_else(|| panic!("{name} has no line {START}"));
+    let (table, after) = rest.split_once(END).unwrap_or_else(|| panic!("{name} has no line {END}"));
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         let updated = format!("{before}{START}\n{expected}\n{END}{after}");
-        fs::write(Path::new(ROOT).join("README.md"), updated).unwrap();
+        fs::write(Path::new(ROOT).join(name), updated).unwrap();
         return;
     }
     assert_eq!(
         table.trim(),
         expected.trim(),
-        "README.md: write the table anew with `UPDATE_EXPECT=1 cargo test --test it tidy`"
+        "{name}: write the table anew with `UPDATE_EXPECT=1 cargo test --test it tidy`"
     );
+}
+
+#[test]
+fn the_documents_have_every_property() {
+    let mut options: Vec<&Opt> = OPTIONS.iter().collect();
+    assert_table("README.md", &options_table(&options));
+    // The host's documentation sorts by name.
+    options.sort_by_key(|opt| opt.name);
+    assert_table("docs/trendmicro.md", &options_table(&options));
 }
 
 #[test]
