@@ -79,6 +79,15 @@ pub(crate) fn push_time(out: &mut String, ms: i64) {
     out.push('Z');
 }
 
+/// The same with a fraction in any case.
+pub(crate) fn push_time_millis(out: &mut String, ms: i64) {
+    push_time(out, ms);
+    if ms % 1000 == 0 {
+        out.truncate(out.len() - 1);
+        out.push_str(".000Z");
+    }
+}
+
 fn push_digits(out: &mut String, value: i64, width: u32) {
     for place in (0..width).rev() {
         out.push(char::from(b'0' + (value / 10i64.pow(place) % 10) as u8));

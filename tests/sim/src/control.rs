@@ -7,15 +7,14 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
-use crate::http::{Request, Response};
-use crate::json::push_string;
+use crate::http::{LAST_CHUNK, Request, Response, chunk};
+use crate::inventory::{Mutated, Mutation, Sweep};
+use crate::json::{PIECE_BYTES, push_string};
 use crate::ledger::{Count, Counts, LedgerRecord, RequestLog};
+use crate::rate::Rate;
 use crate::server::{Shared, write_all};
 
 pub(crate) const PREFIX: &str = "/_sim/";
-
-/// Ledger text is sent in pieces of about this size, so that a million records fit in memory.
-const PIECE_BYTES: usize = 256 * 1024;
 
 /// Answers one request; the connection ends with it.
 pub(crate) fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream) -> io::Result<()> {
@@ -27,6 +26,15 @@ pub(crate) fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream)
             let requests = shared.requests.all();
             ok(&Value::Array(requests.iter().map(request_json).collect()))
         }
+        ("GET", "rates") => {
+            let rates = shared.apis.iter().filter_map(|api| api.rate());
+            ok(&Value::Array(rates.map(|rate| rate_json(&rate)).collect()))
+        }
+        ("GET", "sweeps") => {
+            let sweeps = shared.apis.iter().flat_map(|api| api.sweeps());
+            ok(&Value::Array(sweeps.map(|sweep| sweep_json(&sweep)).collect()))
+        }
+        ("POST", "mutate") => mutate_inventory(shared, &request.body),
         ("POST", "faults") => add_fault(shared, &request.body),
         ("DELETE", "faults") => {
             shared.faults.clear();
@@ -75,6 +83,42 @@ fn add_fault(shared: &Shared, body: &[u8]) -> Response {
     }
 }
 
+/// Lets entities of an inventory come, go and change.
+pub(crate) fn mutate(shared: &Shared, content_type: &str, mutation: Mutation) -> Option<Mutated> {
+    let now_ms = shared.clock.now_ms();
+    shared.apis.iter().find_map(|api| api.mutate(now_ms, content_type, mutation))
+}
+
+fn mutate_inventory(shared: &Shared, body: &[u8]) -> Response {
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let count = |name: &str| json[name].as_u64().unwrap_or(0) as usize;
+    let mutation = Mutation { add: count("add"), remove: count("remove"), change: count("change") };
+    match mutate(shared, json["content_type"].as_str().unwrap_or_default(), mutation) {
+        Some(Mutated { added, removed, changed }) => {
+            ok(&json!({ "added": added, "removed": removed, "changed": changed }))
+        }
+        None => Response::json(400, json!({ "error": "no such inventory" }).to_string()),
+    }
+}
+
+fn rate_json(rate: &Rate) -> Value {
+    json!({
+        "product": rate.product,
+        "requests": rate.requests,
+        "violations": rate.violations,
+        "max_in_window": rate.max_in_window,
+    })
+}
+
+fn sweep_json(sweep: &Sweep) -> Value {
+    json!({
+        "content_type": sweep.content_type,
+        "at": sweep.at.to_rfc3339(),
+        "query": sweep.query,
+        "entities": sweep.entities,
+    })
+}
+
 fn counts_json(counts: &Counts) -> Value {
     let numbers = |count: &Count| {
         json!({
@@ -116,20 +160,15 @@ fn send_ledger(shared: &Shared, stream: &mut TcpStream) -> io::Result<()> {
     visit(shared, &mut |record| {
         push_ledger_line(&mut piece, record);
         if piece.len() >= PIECE_BYTES && result.is_ok() {
-            result = send_piece(shared, stream, &piece);
+            result = write_all(stream, &chunk(piece.as_bytes()), &shared.stop);
             piece.clear();
         }
     });
     result?;
     if !piece.is_empty() {
-        send_piece(shared, stream, &piece)?;
+        write_all(stream, &chunk(piece.as_bytes()), &shared.stop)?;
     }
-    write_all(stream, b"0\r\n\r\n", &shared.stop)
-}
-
-fn send_piece(shared: &Shared, stream: &mut TcpStream, piece: &str) -> io::Result<()> {
-    let framed = format!("{:x}\r\n{piece}\r\n", piece.len());
-    write_all(stream, framed.as_bytes(), &shared.stop)
+    write_all(stream, LAST_CHUNK, &shared.stop)
 }
 
 /// The record goes in as the text that was sent, so numbers keep their digits.

@@ -7,8 +7,7 @@ mod mail;
 mod query;
 mod record;
 mod schedule;
-mod token;
-mod vocabulary;
+pub(crate) mod vocabulary;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -22,11 +21,12 @@ use crate::http::{Request, Response};
 use crate::ledger::{Count, Counts, LedgerRecord};
 use crate::locked;
 use crate::server::{Answer, Api, RowId};
+use crate::token::{Token, percent_encode};
+use crate::window::{Lateness, OldStart, Order};
 use mail::Kind;
 use query::{Query, Refusal};
 use record::Records;
 use schedule::{Row, Schedule};
-use token::{Token, percent_encode};
 
 /// What Email Security holds and how it behaves.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,33 +70,6 @@ pub struct EmailConfig {
     pub gen_time_millis: bool,
 }
 
-/// When records become visible.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Lateness {
-    /// As they are generated.
-    #[default]
-    None,
-    /// Some of them up to so much later.
-    Uniform {
-        /// The longest delay.
-        max: Duration,
-        /// The share of records that are late, 0 to 1.
-        share: f64,
-    },
-}
-
-/// The order of rows, by generation time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Order {
-    /// Oldest first.
-    #[default]
-    Ascending,
-    /// Newest first.
-    Descending,
-    /// None, over all pages of the result.
-    Shuffled,
-}
-
 /// How a result ends. A first page without rows is a 204 in every case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ending {
@@ -113,16 +86,6 @@ pub enum Ending {
     TokenThenEmptyList,
     /// Every page has a token, and the last is a 200 without a body.
     TokenThenEmptyBody,
-}
-
-/// What becomes of a window that begins before the horizon.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OldStart {
-    /// It begins at the horizon.
-    #[default]
-    Clamp,
-    /// It is refused with a 400.
-    BadRequest,
 }
 
 impl Default for EmailConfig {
@@ -346,7 +309,9 @@ impl EmailSecurity {
         let rows = &schedule.streams[query.kind as usize].rows;
         let mut page = Page { offset, is_last: true, ..Page::default() };
         for looked_at in offset..place.high - place.low {
-            let at = self.position(place, looked_at) as usize;
+            let count = place.high - place.low;
+            let rank = self.config.order.place(looked_at, count, self.seed);
+            let at = (place.low + rank) as usize;
             let row = rows[at];
             if row.visible_ms > place.as_of_ms || !self.records.matches(query, &row) {
                 continue;
@@ -359,22 +324,6 @@ impl EmailSecurity {
             page.offset = looked_at + 1;
         }
         page
-    }
-
-    /// Where the result's row of that rank lies.
-    fn position(&self, place: &Token, rank: u64) -> u64 {
-        let count = place.high - place.low;
-        match self.config.order {
-            Order::Ascending => place.low + rank,
-            Order::Descending => place.high - 1 - rank,
-            // A step without a common divisor visits every row once, in no order of time.
-            Order::Shuffled => {
-                let golden = (count as f64 * 0.618) as u64;
-                let step = (golden.max(1)..).find(|step| divisor(*step, count) == 1).unwrap_or(1);
-                let at = u128::from(step) * u128::from(rank) + u128::from(self.seed % count);
-                place.low + (at % u128::from(count)) as u64
-            }
-        }
     }
 
     fn next_token<'a>(&self, page: &Page, query: &Query, next: &'a str) -> Option<&'a str> {
@@ -442,8 +391,4 @@ impl EmailSecurity {
             json,
         }
     }
-}
-
-fn divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { divisor(b, a % b) }
 }

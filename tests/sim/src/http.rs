@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use flate2::{Compression, write::GzEncoder};
@@ -18,6 +18,7 @@ use crate::server::Stop;
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
+const BODY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One request, complete.
 #[derive(Debug, Default)]
@@ -26,9 +27,13 @@ pub(crate) struct Request {
     pub(crate) path: String,
     /// As it came, without the question mark.
     pub(crate) query: String,
+    /// Path and query as they came, since a signature covers every byte of them.
+    pub(crate) target: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) keeps_alive: bool,
+    /// HTTP/1.0 knows no chunks.
+    pub(crate) takes_chunks: bool,
 }
 
 impl Request {
@@ -43,13 +48,6 @@ impl Request {
             let weight = weight.trim().trim_start_matches("q=").parse::<f32>().unwrap_or(1.0);
             name.trim().eq_ignore_ascii_case("gzip") && weight > 0.0
         })
-    }
-
-    pub(crate) fn target(&self) -> String {
-        match self.query.is_empty() {
-            true => self.path.clone(),
-            false => format!("{}?{}", self.path, self.query),
-        }
     }
 
     /// The query's parameters in order, decoded as servers decode them: `+` is a space and one
@@ -75,8 +73,8 @@ impl Request {
 pub(crate) struct Head(Request);
 
 impl Head {
-    pub(crate) fn target(&self) -> String {
-        self.0.target()
+    pub(crate) fn target(&self) -> &str {
+        &self.0.target
     }
 
     /// Waits for a head. `None` when the peer closed, sent what is no HTTP, or the server stops.
@@ -114,10 +112,24 @@ impl Head {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut rest = vec![0; 1 + length];
-        stream.read_exact(&mut rest)?;
+        read_all(stream, &mut rest)?;
         request.body = rest.split_off(1);
         Ok(request)
     }
+}
+
+/// Reads all of it. A body may follow its head in its own time, and a quiet tick is no end.
+fn read_all(stream: &mut TcpStream, mut rest: &mut [u8]) -> io::Result<()> {
+    let deadline = Instant::now() + BODY_PATIENCE;
+    while !rest.is_empty() {
+        match stream.read(rest) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => rest = &mut rest[count..],
+            Err(error) if is_timeout(&error) && Instant::now() < deadline => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn parse_head(text: &str) -> Option<Request> {
@@ -130,6 +142,8 @@ fn parse_head(text: &str) -> Option<Request> {
         method: method.to_string(),
         path: path.to_string(),
         query: query.to_string(),
+        target: target.to_string(),
+        takes_chunks: version == "HTTP/1.1",
         headers: headers.map(|(k, v)| (k.trim().to_string(), v.trim().to_string())).collect(),
         ..Request::default()
     };
@@ -146,18 +160,30 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
+/// A body that is made while it is sent.
+pub(crate) type Pieces = Box<dyn Iterator<Item = Vec<u8>>>;
+
 /// An answer before it becomes bytes.
-#[derive(Debug, Clone)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
+    /// What comes after `body`; sent in chunks.
+    pub(crate) pieces: Option<Pieces>,
+    /// True when the body goes out in chunks, whoever holds it.
+    pub(crate) is_chunked: bool,
 }
 
 impl Response {
     pub(crate) fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, content_type, headers: Vec::new(), body: body.into() }
+        let (headers, body) = (Vec::new(), body.into());
+        Self { status, content_type, headers, body, pieces: None, is_chunked: false }
+    }
+
+    /// An answer too large to be held.
+    pub(crate) fn stream(pieces: Pieces) -> Self {
+        Self { pieces: Some(pieces), is_chunked: true, ..Self::json(200, "") }
     }
 
     pub(crate) fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
@@ -168,7 +194,20 @@ impl Response {
         Self::new(status, "application/json;charset=UTF-8", Vec::new())
     }
 
+    /// Makes the whole body, for what has to see all of it.
+    pub(crate) fn gather(&mut self) {
+        for piece in self.pieces.take().into_iter().flatten() {
+            self.body.extend(piece);
+        }
+    }
+
     pub(crate) fn compress(&mut self) -> io::Result<()> {
+        if let Some(pieces) = self.pieces.take() {
+            let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            self.pieces = Some(Box::new(Compressed { pieces, encoder: Some(encoder) }));
+            self.headers.push(("Content-Encoding", "gzip".to_string()));
+            return Ok(());
+        }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&self.body)?;
         self.body = encoder.finish()?;
@@ -184,11 +223,13 @@ impl Response {
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if length > 0 {
+        if length > 0 || self.is_chunked {
             head.push_str(&format!("Content-Type: {}\r\n", self.content_type));
         }
         // A 204 never has a body, so it must not promise one either.
-        if self.status != 204 {
+        if self.is_chunked {
+            head.push_str("Transfer-Encoding: chunked\r\n");
+        } else if self.status != 204 {
             head.push_str(&format!("Content-Length: {length}\r\n"));
         }
         let connection = if keeps_alive { "keep-alive" } else { "close" };
@@ -196,6 +237,42 @@ impl Response {
         head.into_bytes()
     }
 }
+
+/// Packs a body that is made while it is sent.
+struct Compressed {
+    pieces: Pieces,
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl Iterator for Compressed {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let Some(piece) = self.pieces.next() else {
+                // Memory takes every write.
+                return self.encoder.take()?.finish().ok();
+            };
+            let encoder = self.encoder.as_mut()?;
+            encoder.write_all(&piece).ok()?;
+            let packed = std::mem::take(encoder.get_mut());
+            if !packed.is_empty() {
+                return Some(packed);
+            }
+        }
+    }
+}
+
+/// Frames a piece as one chunk.
+pub(crate) fn chunk(piece: &[u8]) -> Vec<u8> {
+    let mut framed = format!("{:x}\r\n", piece.len()).into_bytes();
+    framed.extend(piece);
+    framed.extend(b"\r\n");
+    framed
+}
+
+/// What follows the last chunk.
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 fn reason(status: u16) -> &'static str {
     match status {
@@ -207,6 +284,7 @@ fn reason(status: u16) -> &'static str {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         429 => "Too Many Requests",

@@ -4,6 +4,10 @@
 use std::fmt::Write as _;
 
 use crate::clock::push_time;
+use crate::http::Pieces;
+
+/// Long texts are made and sent in pieces of about this size.
+pub(crate) const PIECE_BYTES: usize = 256 * 1024;
 
 /// Writes one object; `finish` closes it.
 pub(crate) struct ObjectWriter<'a> {
@@ -54,6 +58,22 @@ impl<'a> ObjectWriter<'a> {
         self.out.push(']');
     }
 
+    pub(crate) fn bool(&mut self, name: &str, value: bool) {
+        self.raw(name, if value { "true" } else { "false" });
+    }
+
+    pub(crate) fn ints(&mut self, name: &str, values: impl IntoIterator<Item = u64>) {
+        let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+        self.raw(name, &format!("[{}]", values.join(",")));
+    }
+
+    pub(crate) fn object(&mut self, name: &str, write: impl FnOnce(&mut ObjectWriter<'_>)) {
+        self.name(name);
+        let mut object = ObjectWriter::new(self.out, self.is_ascii);
+        write(&mut object);
+        object.finish();
+    }
+
     /// An array of objects, each written by `write`.
     pub(crate) fn objects(
         &mut self,
@@ -74,6 +94,11 @@ impl<'a> ObjectWriter<'a> {
         self.out.push(']');
     }
 
+    /// How long the whole text is so far, with whatever stood before the object.
+    pub(crate) fn length(&self) -> usize {
+        self.out.len()
+    }
+
     pub(crate) fn finish(self) {
         self.out.push('}');
     }
@@ -87,6 +112,31 @@ impl<'a> ObjectWriter<'a> {
         self.out.push_str(name);
         self.out.push_str("\":");
     }
+}
+
+/// An object with an array of records, made piece by piece: `before`, the records that `write`
+/// appends, `after`.
+pub(crate) fn pieces(
+    before: &str,
+    after: &'static str,
+    count: usize,
+    mut write: impl FnMut(usize, &mut String) + 'static,
+) -> Pieces {
+    let (mut at, mut text, mut is_done) = (0, before.to_string(), false);
+    Box::new(std::iter::from_fn(move || {
+        while at < count && text.len() < PIECE_BYTES {
+            if at > 0 {
+                text.push(',');
+            }
+            write(at, &mut text);
+            at += 1;
+        }
+        if at == count && !std::mem::replace(&mut is_done, true) {
+            text.push_str(after);
+        }
+        // The end has been told when nothing is left to say.
+        (!text.is_empty()).then(|| std::mem::take(&mut text).into_bytes())
+    }))
 }
 
 pub(crate) fn push_string(out: &mut String, text: &str, is_ascii: bool) {

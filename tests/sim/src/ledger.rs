@@ -10,9 +10,11 @@ use crate::locked;
 /// One record that is visible, and how often it was handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerRecord {
-    /// Of Email Security: `accepted_traffic`, `blocked_traffic` or `policy_events`.
+    /// Of Email Security: `accepted_traffic`, `blocked_traffic` or `policy_events`; of Cloud App
+    /// Security: service and event as requested, such as `sharepoint/dlp`; of Apex Central:
+    /// `agents` or `servers`; of Workload Security: `computers`.
     pub content_type: String,
-    /// The time that the API filters by.
+    /// The time that the API filters by; in an inventory, since when the entity has been so.
     pub gen_time: DateTime<Utc>,
     /// When the record could first be seen; later than `gen_time`.
     pub visible_at: DateTime<Utc>,
@@ -23,6 +25,9 @@ pub struct LedgerRecord {
 }
 
 /// All records that are visible so far, in order of generation within each content type.
+///
+/// Of an inventory these are the entities that exist, in the form last asked for, and whatever was
+/// shown of entities that are gone, of earlier states and in other forms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// The records.
@@ -32,7 +37,7 @@ pub struct Ledger {
 /// Numbers over one content type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Records that a query could return now.
+    /// Records that a query could return now; of an inventory, the rows of its ledger.
     pub visible: u64,
     /// Records generated but held back, because they are late.
     pub pending: u64,
@@ -45,7 +50,7 @@ pub struct Count {
 /// Numbers over everything, and per content type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records that a query could return now.
+    /// Records that a query could return now; of an inventory, the rows of its ledger.
     pub visible: u64,
     /// Records generated but held back, because they are late.
     pub pending: u64,

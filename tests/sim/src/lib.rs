@@ -11,30 +11,46 @@
 //! # std::io::Result::Ok(())
 //! ```
 
+mod apex_central;
 mod canonical;
 mod clock;
+mod cloud_app_security;
 mod control;
 mod email_security;
 mod fault;
 mod http;
+mod inventory;
 mod json;
 mod ledger;
+mod rate;
 mod rng;
 mod server;
+mod token;
+mod window;
+mod workload_security;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+pub use apex_central::ApexConfig;
 pub use canonical::canonical;
 pub use clock::Clock;
-pub use email_security::{EmailConfig, Ending, Lateness, OldStart, Order};
+pub use cloud_app_security::{CloudAppConfig, FilterTime, LinkEnd, LinkForm};
+pub use email_security::{EmailConfig, Ending};
 pub use fault::{Fault, FaultKind, Faults, When};
+pub use inventory::{Mutated, Mutation, Sweep};
 pub use ledger::{Count, Counts, Ledger, LedgerRecord, RequestLog};
+pub use rate::{Rate, RateRule};
+pub use window::{Lateness, OldStart, Order};
+pub use workload_security::{KeyStyle, WorkloadConfig};
 
+use apex_central::ApexCentral;
+use cloud_app_security::CloudAppSecurity;
 use email_security::EmailSecurity;
 use server::{Api, Shared};
+use workload_security::WorkloadSecurity;
 
 /// A running simulator; dropping it stops it.
 pub struct Sim {
@@ -51,6 +67,9 @@ pub struct Builder {
     listen: String,
     clock: Clock,
     email: Option<EmailConfig>,
+    cloud_app: Option<CloudAppConfig>,
+    apex: Option<ApexConfig>,
+    workload: Option<WorkloadConfig>,
     faults: Vec<Fault>,
 }
 
@@ -85,6 +104,24 @@ impl Builder {
         self
     }
 
+    /// Adds Cloud App Security.
+    pub fn cloud_app(mut self, config: CloudAppConfig) -> Self {
+        self.cloud_app = Some(config);
+        self
+    }
+
+    /// Adds Apex Central.
+    pub fn apex(mut self, config: ApexConfig) -> Self {
+        self.apex = Some(config);
+        self
+    }
+
+    /// Adds Workload Security.
+    pub fn workload(mut self, config: WorkloadConfig) -> Self {
+        self.workload = Some(config);
+        self
+    }
+
     /// A fault in force from the first request.
     pub fn fault(mut self, fault: Fault) -> Self {
         self.faults.push(fault);
@@ -99,9 +136,21 @@ impl Builder {
         for fault in self.faults {
             faults.add(fault);
         }
-        let now_ms = self.clock.now_ms();
-        let email = self.email.map(|config| EmailSecurity::new(config, self.seed, now_ms));
-        let apis = email.into_iter().map(|api| Box::new(api) as Box<dyn Api>).collect();
+        let (seed, now_ms) = (self.seed, self.clock.now_ms());
+        let mut apis: Vec<Box<dyn Api>> = Vec::new();
+        if let Some(config) = self.email {
+            apis.push(Box::new(EmailSecurity::new(config, seed, now_ms)));
+        }
+        if let Some(config) = self.cloud_app {
+            apis.push(Box::new(CloudAppSecurity::new(config, seed, now_ms)));
+        }
+        if let Some(config) = self.apex {
+            apis.push(Box::new(ApexCentral::new(config, seed, now_ms)));
+        }
+        // Last, since its base path may be a part of another's.
+        if let Some(config) = self.workload {
+            apis.push(Box::new(WorkloadSecurity::new(config, seed, now_ms)));
+        }
         let shared = Arc::new(Shared::new(apis, faults, self.clock));
         let for_acceptor = Arc::clone(&shared);
         let acceptor = std::thread::spawn(move || server::accept(&listener, &for_acceptor));
@@ -110,13 +159,17 @@ impl Builder {
 }
 
 impl Sim {
-    /// An honest simulator of everything, on a free port of this machine.
+    /// An honest simulator of Email Security, on a free port of this machine. The other APIs are
+    /// there once they are configured.
     pub fn builder() -> Builder {
         Builder {
             seed: 1,
             listen: "127.0.0.1:0".to_string(),
             clock: Clock::system(),
             email: Some(EmailConfig::default()),
+            cloud_app: None,
+            apex: None,
+            workload: None,
             faults: Vec::new(),
         }
     }
@@ -156,6 +209,33 @@ impl Sim {
     /// The last 100,000 requests to the APIs, oldest first.
     pub fn requests(&self) -> Vec<RequestLog> {
         self.shared.requests.all()
+    }
+
+    /// Lets entities of an inventory come, go and change: of `agents`, `servers` or `computers`.
+    /// `None` when there is no such inventory.
+    pub fn mutate(&self, content_type: &str, mutation: Mutation) -> Option<Mutated> {
+        control::mutate(&self.shared, content_type, mutation)
+    }
+
+    /// The last 10,000 answers with entities of each inventory, oldest first. What a fault made
+    /// unreadable is not among them; what a client did not read to its end is.
+    pub fn sweeps(&self) -> Vec<Sweep> {
+        self.shared.apis.iter().flat_map(|api| api.sweeps()).collect()
+    }
+
+    /// Shows the entities of an answer as it had them, one at a time.
+    pub fn for_each_in_sweep(&self, sweep: &Sweep, mut visit: impl FnMut(&LedgerRecord)) {
+        self.shared.apis.iter().for_each(|api| api.visit_sweep(sweep, &mut visit));
+    }
+
+    /// How the clients kept to the rate limits, per API that may have one.
+    pub fn rates(&self) -> Vec<Rate> {
+        self.shared.apis.iter().filter_map(|api| api.rate()).collect()
+    }
+
+    /// Requests refused by any rate limit.
+    pub fn rate_violations(&self) -> u64 {
+        self.rates().iter().map(|rate| rate.violations).sum()
     }
 
     /// Generates no more live records; late ones still become visible.

@@ -6,9 +6,11 @@ use std::io::{self, Read, Write as _};
 use std::time::Duration;
 
 use clap::Parser;
-use trendmicro_sim::{EmailConfig, Fault, Lateness, Sim};
+use trendmicro_sim::{
+    ApexConfig, Builder, CloudAppConfig, EmailConfig, Fault, Lateness, Sim, WorkloadConfig,
+};
 
-/// Simulates Trend Micro's polling APIs.
+/// Simulates Trend Micro's polling APIs: Email Security, and with `--all` the other three.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
@@ -39,6 +41,18 @@ struct Options {
     /// Password of basic authentication.
     #[arg(long, default_value = "sim-email-key")]
     api_key: String,
+    /// Simulates Cloud App Security, Apex Central and Workload Security too.
+    #[arg(long)]
+    all: bool,
+    /// Records of each service and event of Cloud App Security at the start.
+    #[arg(long, default_value_t = 20)]
+    cas_backlog: usize,
+    /// Agents of Apex Central.
+    #[arg(long, default_value_t = 200)]
+    agents: usize,
+    /// Computers of Workload Security.
+    #[arg(long, default_value_t = 100)]
+    computers: usize,
     /// A fault rule as JSON, such as '{"when":{"every":5},"kind":{"status":{"code":503}}}'.
     #[arg(long, value_parser = fault)]
     fault: Vec<Fault>,
@@ -49,6 +63,21 @@ struct Options {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
+    let builder = builder(&options);
+    let sim = options.fault.iter().cloned().fold(builder, |builder, fault| builder.fault(fault));
+    let sim = sim.start()?;
+    let mut out = io::stdout();
+    writeln!(out, "{}\n{}", sim.url(), stanza(&options, sim.url()))?;
+    out.flush()?;
+    match options.seconds {
+        Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
+        None => wait_for_end(io::stdin())?,
+    }
+    Ok(())
+}
+
+/// What the options ask for, but for the faults.
+fn builder(options: &Options) -> Builder {
     let lateness = match options.late_share > 0.0 {
         true => Lateness::Uniform { max: options.late_max, share: options.late_share },
         false => Lateness::None,
@@ -65,35 +94,88 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..EmailConfig::default()
     };
     let builder = Sim::builder().seed(options.seed).listen(&options.listen).email(email);
-    let sim = options.fault.iter().cloned().fold(builder, |builder, fault| builder.fault(fault));
-    let sim = sim.start()?;
-    let mut out = io::stdout();
-    writeln!(out, "{}\n{}", sim.url(), stanza(&options, sim.url()))?;
-    out.flush()?;
-    match options.seconds {
-        Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
-        None => wait_for_end(io::stdin())?,
+    if !options.all {
+        return builder;
     }
-    Ok(())
+    let cloud_app = CloudAppConfig {
+        backlog: options.cas_backlog,
+        backlog_span: options.backlog_span,
+        live_per_second: options.live,
+        lateness,
+        ..CloudAppConfig::default()
+    };
+    builder
+        .cloud_app(cloud_app)
+        .apex(ApexConfig { agents: options.agents, ..ApexConfig::default() })
+        .workload(WorkloadConfig { computers: options.computers, ..WorkloadConfig::default() })
 }
 
 /// Configuration that Fluent Bit takes as it is.
 fn stanza(options: &Options, url: &str) -> String {
+    let connectors = match options.all {
+        true => all_connectors(options, url),
+        false => email_connector(options, url),
+    };
+    let lines: String = connectors.iter().map(|line| format!("      {line}\n")).collect();
     format!(
         "pipeline:\n  \
            inputs:\n    \
-             - name: trendmicro\n      \
-               connector: email_security\n      \
-               base_url: {url}\n      \
-               username: {}\n      \
-               api_key: {}\n      \
+             - name: trendmicro\n\
+         {lines}      \
                db: trendmicro.db\n  \
            outputs:\n    \
              - name: stdout\n      \
-               match: '*'",
-        quoted(&options.username),
-        quoted(&options.api_key)
+               match: '*'"
     )
+}
+
+fn email_connector(options: &Options, url: &str) -> Vec<String> {
+    vec![
+        "connector: email_security".to_string(),
+        format!("base_url: {url}"),
+        format!("username: {}", quoted(&options.username)),
+        format!("api_key: {}", quoted(&options.api_key)),
+    ]
+}
+
+/// Three services make twelve streams, which a client can ask for within the limit of requests.
+const SERVICES: &str = "sharepoint, exchange, onedrive";
+
+fn all_connectors(options: &Options, url: &str) -> Vec<String> {
+    let (cas, apex, workload) =
+        (CloudAppConfig::default(), ApexConfig::default(), WorkloadConfig::default());
+    let mut lines = vec!["connectors: mail, cas, apex, workload".to_string()];
+    let mut connector = |name: &str, properties: Vec<String>| {
+        lines.extend(properties.iter().map(|property| format!("{name}.{property}")));
+    };
+    connector("mail", email_connector(options, url));
+    connector(
+        "cas",
+        vec![
+            "connector: cloud_app_security".to_string(),
+            format!("base_url: {url}"),
+            format!("services: {SERVICES}"),
+            format!("api_key: {}", quoted(&cas.api_key)),
+        ],
+    );
+    connector(
+        "apex",
+        vec![
+            "connector: apex_central".to_string(),
+            format!("base_url: {url}"),
+            format!("application_id: {}", quoted(&apex.application_id)),
+            format!("api_key: {}", quoted(&apex.api_key)),
+        ],
+    );
+    connector(
+        "workload",
+        vec![
+            "connector: workload_security".to_string(),
+            format!("base_url: {url}{}", workload.base_path),
+            format!("api_key: {}", quoted(&workload.api_key)),
+        ],
+    );
+    lines
 }
 
 /// YAML's single quotes take anything once quotes are doubled.

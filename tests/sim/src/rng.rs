@@ -49,3 +49,17 @@ pub(crate) fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
 }
+
+/// A UUID that holds the whole identity, around the digits that the format prescribes.
+pub(crate) fn uuid(id: u64) -> String {
+    let noise = mix(id ^ 0x5555);
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:08x}{:04x}",
+        id >> 32,
+        id >> 16 & 0xffff,
+        noise & 0xfff,
+        0x8000 | (noise >> 12 & 0x3fff),
+        noise >> 32,
+        id & 0xffff,
+    )
+}

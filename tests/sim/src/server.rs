@@ -11,8 +11,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::clock::Clock;
 use crate::fault::{FaultKind, Faults};
-use crate::http::{Head, Request, Response, TICK, is_timeout};
+use crate::http::{Head, LAST_CHUNK, Request, Response, TICK, chunk, is_timeout};
+use crate::inventory::{Mutated, Mutation, Sweep};
+use crate::json::PIECE_BYTES;
 use crate::ledger::{Counts, LedgerRecord, RequestLog, Requests};
+use crate::rate::Rate;
 use crate::{control, locked};
 
 /// What a simulated API has to offer the server.
@@ -40,8 +43,26 @@ pub(crate) trait Api: Send + Sync {
     /// Shows every visible record.
     fn visit(&self, now_ms: i64, visit: &mut dyn FnMut(&LedgerRecord));
 
-    /// Ends the generation of live records.
-    fn stop_live(&self, now_ms: i64);
+    /// Ends the generation of live records; an inventory has none.
+    fn stop_live(&self, _now_ms: i64) {}
+
+    /// Changes an inventory; `None` when it is not this API's.
+    fn mutate(&self, _now_ms: i64, _content_type: &str, _mutation: Mutation) -> Option<Mutated> {
+        None
+    }
+
+    /// The answers with parts of an inventory so far.
+    fn sweeps(&self) -> Vec<Sweep> {
+        Vec::new()
+    }
+
+    /// Shows the records of such an answer if it was this API's.
+    fn visit_sweep(&self, _sweep: &Sweep, _visit: &mut dyn FnMut(&LedgerRecord)) {}
+
+    /// How the clients kept to the rate limit, where there is one.
+    fn rate(&self) -> Option<Rate> {
+        None
+    }
 }
 
 /// Names one record within its API: content type and position.
@@ -152,7 +173,7 @@ fn serve(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(TICK))?;
     stream.set_write_timeout(Some(TICK))?;
     while let Some(head) = Head::read(&mut stream, &shared.stop)? {
-        let target = head.target();
+        let target = head.target().to_string();
         if target.starts_with(control::PREFIX) {
             control::answer(shared, &head.accept(&mut stream)?, &mut stream)?;
             return Ok(());
@@ -219,7 +240,7 @@ impl Exchange<'_> {
     fn run(&mut self) -> io::Result<bool> {
         self.shared.stop.wait(self.strike.delay);
         if self.strike.kind == Some(FaultKind::Hang) {
-            log_unanswered(self.shared, &self.request.target());
+            log_unanswered(self.shared, &self.request.target);
             self.hang();
             return Ok(false);
         }
@@ -229,12 +250,17 @@ impl Exchange<'_> {
             Some(api) => api.answer(self.request, now_ms, self.strike.kind.as_ref()),
             None => Answer::from(Response::new(404, "text/plain", "Not Found")),
         };
+        self.gather(&mut answer.response);
         self.replace(&mut answer, api.map(|api| &**api));
+        let response = &mut answer.response;
         if self.request.method == "HEAD" {
-            answer.response.body.clear();
+            response.body.clear();
+            response.pieces = None;
+            response.is_chunked = false;
         }
-        if self.request.accepts_gzip() && !answer.response.body.is_empty() {
-            answer.response.compress()?;
+        let has_body = !response.body.is_empty() || response.pieces.is_some();
+        if self.request.accepts_gzip() && has_body {
+            response.compress()?;
         }
         self.log(&answer);
         if let Some(api) = api {
@@ -245,6 +271,19 @@ impl Exchange<'_> {
             api.unmark_shown(&answer.rows);
         }
         Ok(sent? && self.request.keeps_alive)
+    }
+
+    /// Makes the whole body for clients that know no chunks and for faults that have to see it.
+    /// Of these, only the two that stop or stumble on the way leave it in chunks.
+    fn gather(&self, response: &mut Response) {
+        let takes_chunks = self.request.takes_chunks;
+        if takes_chunks && self.strike.kind.is_none() {
+            return;
+        }
+        response.gather();
+        let is_on_the_way =
+            matches!(self.strike.kind, Some(FaultKind::CloseMidBody | FaultKind::Drip { .. }));
+        response.is_chunked &= takes_chunks && is_on_the_way;
     }
 
     fn log(&self, answer: &Answer) {
@@ -295,6 +334,15 @@ impl Exchange<'_> {
         let skew = TimeDelta::try_seconds(self.strike.skew_secs).unwrap_or_default();
         let date = self.shared.clock.now() + skew;
         let (length, keeps_alive) = (response.body.len(), self.request.keeps_alive);
+        if let Some(pieces) = response.pieces.take() {
+            let head = response.head(length, date, keeps_alive);
+            write_all(self.stream, &head, &self.shared.stop)?;
+            for piece in pieces {
+                write_all(self.stream, &chunk(&piece), &self.shared.stop)?;
+            }
+            write_all(self.stream, LAST_CHUNK, &self.shared.stop)?;
+            return Ok(true);
+        }
         match self.strike.kind.clone() {
             // A server that dies has promised to stay, so these two say keep-alive.
             Some(FaultKind::CloseMidBody) => {
@@ -312,7 +360,10 @@ impl Exchange<'_> {
             }
             Some(FaultKind::Drip { chunk, delay }) => {
                 let mut bytes = response.head(length, date, keeps_alive);
-                bytes.extend(&response.body);
+                bytes.extend(framed(&response));
+                if response.is_chunked {
+                    bytes.extend(LAST_CHUNK);
+                }
                 for piece in bytes.chunks(chunk.max(1)) {
                     self.shared.stop.wait(delay);
                     write_all(self.stream, piece, &self.shared.stop)?;
@@ -331,7 +382,7 @@ impl Exchange<'_> {
         keeps_alive: bool,
     ) -> io::Result<()> {
         let mut bytes = response.head(length, date, keeps_alive);
-        bytes.extend(&response.body);
+        bytes.extend(framed(response));
         write_all(self.stream, &bytes, &self.shared.stop)
     }
 
@@ -345,6 +396,14 @@ impl Exchange<'_> {
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// The body as it goes out, without the end of the chunks if it goes in chunks.
+fn framed(response: &Response) -> Vec<u8> {
+    match response.is_chunked {
+        true => response.body.chunks(PIECE_BYTES).flat_map(chunk).collect(),
+        false => response.body.clone(),
     }
 }
 
@@ -370,12 +429,18 @@ fn html(code: u16) -> Response {
     Response::new(code, "text/html;charset=UTF-8", page)
 }
 
-/// Puts a byte that begins no character into the first subject, or into the first string.
+/// Texts that receivers read, by the start of their member.
+const SPOILT_TEXTS: [&str; 4] =
+    ["\"subject\":\"", "\"affected_user\":\"", "\"host_name\":\"", "\"hostName\":\""];
+
+/// Puts a byte that begins no character into such a text, or into the first string.
 fn spoil_text(body: &mut Vec<u8>) {
-    let marker = b"\"subject\":\"";
-    let subject = body.windows(marker.len()).position(|bytes| bytes == marker);
-    let string = body.iter().position(|byte| *byte == b'"').map(|at| at + 1);
-    if let Some(at) = subject.map(|at| at + marker.len()).or(string) {
+    let end_of = |marker: &str| {
+        let at = body.windows(marker.len()).position(|bytes| bytes == marker.as_bytes());
+        at.map(|at| at + marker.len())
+    };
+    let first = || body.iter().position(|byte| *byte == b'"').map(|at| at + 1);
+    if let Some(at) = SPOILT_TEXTS.iter().find_map(|marker| end_of(marker)).or_else(first) {
         body.insert(at, 0xff);
     }
 }

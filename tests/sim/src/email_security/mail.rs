@@ -2,7 +2,7 @@
 //! it follows from the seed, the content type and the mail's number.
 
 use super::vocabulary::{EXTERNAL_DOMAINS, INTERNAL_DOMAINS, LOCAL_PARTS, POLICY_EVENTS};
-use crate::rng::{Rng, mix};
+use crate::rng::{Rng, mix, uuid};
 
 /// The three content types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,18 +116,8 @@ impl Mail {
         (0..self.recipients).map(|nth| self.recipient(nth))
     }
 
-    /// A UUID that holds the whole identity, around the digits that the format prescribes.
     pub(crate) fn uuid(&self) -> String {
-        let (id, noise) = (self.identity, mix(self.identity ^ 0x5555));
-        format!(
-            "{:08x}-{:04x}-4{:03x}-{:04x}-{:08x}{:04x}",
-            id >> 32,
-            id >> 16 & 0xffff,
-            noise & 0xfff,
-            0x8000 | (noise >> 12 & 0x3fff),
-            noise >> 32,
-            id & 0xffff,
-        )
+        uuid(self.identity)
     }
 
     pub(crate) fn message_id(&self) -> String {

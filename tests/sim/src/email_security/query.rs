@@ -1,14 +1,12 @@
 //! Reading a request's parameters, and the refusals of the vendor's table.
 
-use chrono::NaiveDateTime;
-
+use super::EmailConfig;
 use super::mail::Kind;
 use super::vocabulary::EVENTS;
-use super::{EmailConfig, OldStart};
-use crate::clock::millis;
 use crate::http::{Request, Response};
 use crate::json::push_string;
 use crate::rng::mix;
+use crate::window;
 
 /// What is asked for, with defaults filled in.
 #[derive(Debug, Clone)]
@@ -37,8 +35,6 @@ pub(crate) enum Refusal {
     Internal,
 }
 
-/// The window when one of its ends is not given, as the vendor documents it.
-const DEFAULT_WINDOW_MS: i64 = 5 * 60 * 1000;
 const DEFAULT_LIMIT: usize = 500;
 
 impl Query {
@@ -58,7 +54,8 @@ impl Query {
         let params = Params(request.params().map_err(Refusal::Illegal)?);
         let kind = if is_tracking { params.kind()? } else { Kind::Policy };
         let given = (params.time("start")?, params.time("end")?);
-        let (start_ms, end_ms) = window(given, config, now_ms)?;
+        let span = window::bounds(given, config.horizon, config.old_start, now_ms);
+        let (start_ms, end_ms) = span.ok_or(Refusal::Format)?;
         Ok(Self {
             kind,
             start_ms,
@@ -94,27 +91,6 @@ impl Query {
             self.is_inbound.map_or(2, u64::from),
         ];
         parts.iter().fold(0x0071_7565_7279, |sum, part| mix(sum ^ part))
-    }
-}
-
-fn window(
-    given: (Option<i64>, Option<i64>),
-    config: &EmailConfig,
-    now_ms: i64,
-) -> Result<(i64, i64), Refusal> {
-    let (start_ms, end_ms) = match given {
-        (None, None) => (now_ms - DEFAULT_WINDOW_MS, now_ms),
-        (Some(start_ms), None) => (start_ms, start_ms + DEFAULT_WINDOW_MS),
-        (None, Some(end_ms)) => (end_ms - DEFAULT_WINDOW_MS, end_ms),
-        (Some(start_ms), Some(end_ms)) => (start_ms, end_ms),
-    };
-    if start_ms > end_ms {
-        return Err(Refusal::Format);
-    }
-    let horizon_ms = now_ms - millis(config.horizon);
-    match config.old_start {
-        OldStart::BadRequest if start_ms < horizon_ms => Err(Refusal::Format),
-        _ => Ok((start_ms.max(horizon_ms), end_ms)),
     }
 }
 
@@ -156,13 +132,7 @@ impl Params {
     /// `yyyy-mm-ddThh:mm:ss[.mmm]Z` and nothing else.
     fn time(&self, name: &str) -> Result<Option<i64>, Refusal> {
         let Some(text) = self.word(name, ":.-")? else { return Ok(None) };
-        let pattern = match text.len() {
-            20 => "%Y-%m-%dT%H:%M:%SZ",
-            24 if text.as_bytes()[19] == b'.' => "%Y-%m-%dT%H:%M:%S%.3fZ",
-            _ => return Err(Refusal::Format),
-        };
-        let time = NaiveDateTime::parse_from_str(text, pattern).map_err(|_| Refusal::Format)?;
-        Ok(Some(time.and_utc().timestamp_millis()))
+        window::parse_time(text).map(Some).ok_or(Refusal::Format)
     }
 }
 

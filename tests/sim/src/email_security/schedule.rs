@@ -5,10 +5,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
+use super::EmailConfig;
 use super::mail::{Kind, Mail, Variant};
-use super::{EmailConfig, Lateness};
 use crate::clock::millis;
 use crate::rng::Rng;
+use crate::window::Lateness;
 
 /// One record, by its times and by what its text is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,14 +154,8 @@ impl Schedule {
 
     /// `exact_ms` is when the record comes into being; the API tells it in seconds.
     fn push(&mut self, kind: Kind, exact_ms: i64, mail: u64, variant: Variant) {
-        let late_ms = match self.lateness {
-            Lateness::None => 0,
-            Lateness::Uniform { max, share } => {
-                let keys = [0x1a, kind as u64, mail, u64::from(variant.code())];
-                let mut rng = Rng::keyed(self.seed, &keys);
-                if rng.chance(share) { rng.below(millis(max) as u64 + 1) as i64 } else { 0 }
-            }
-        };
+        let keys = [0x1a, kind as u64, mail, u64::from(variant.code())];
+        let late_ms = self.lateness.draw(&mut Rng::keyed(self.seed, &keys));
         let gen_ms = if self.has_millis { exact_ms } else { exact_ms - exact_ms.rem_euclid(1000) };
         let row = Row { gen_ms, visible_ms: exact_ms + late_ms, mail, variant };
         self.streams[kind as usize].rows.push(row);

@@ -66,6 +66,11 @@ impl Client {
         }
     }
 
+    /// With other headers than basic authentication, each a whole line.
+    pub fn with_headers(sim: &Sim, headers: &str) -> Self {
+        Self { authorization: headers.to_string(), ..Self::new(sim) }
+    }
+
     pub fn get(&self, target: &str) -> Reply {
         self.try_get(target).expect("an answer")
     }
@@ -88,8 +93,9 @@ impl Client {
     ) -> io::Result<Reply> {
         let (authorization, extra, length) = (&self.authorization, &self.extra, body.len());
         let head = format!(
-            "{method} {target} HTTP/1.1\r\nHost: sim\r\n{authorization}{extra}\
-             Content-Length: {length}\r\n\r\n{body}"
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\n{authorization}{extra}\
+             Content-Length: {length}\r\n\r\n{body}",
+            self.address
         );
         stream.write_all(head.as_bytes())?;
         read_reply(stream)
@@ -136,12 +142,32 @@ fn read_reply(stream: &mut TcpStream) -> io::Result<Reply> {
     let mut reply = Reply { status, headers, body: Vec::new() };
     let length = reply.header("content-length").and_then(|text| text.parse().ok());
     if reply.header("transfer-encoding").is_some() {
-        stream.read_to_end(&mut reply.body)?;
+        read_chunks(stream, &mut reply.body)?;
     } else {
         reply.body = vec![0; length.unwrap_or(0)];
         stream.read_exact(&mut reply.body)?;
     }
     Ok(reply)
+}
+
+fn read_chunks(stream: &mut TcpStream, body: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            line.push(byte[0]);
+        }
+        let size = String::from_utf8_lossy(&line);
+        let size = usize::from_str_radix(size.trim(), 16).expect("the size of a chunk");
+        let begun = body.len();
+        body.resize(begun + size + 2, 0);
+        stream.read_exact(&mut body[begun..])?;
+        body.truncate(begun + size);
+        if size == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// A simulator without live records, for tests that count.
