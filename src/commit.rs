@@ -13,12 +13,14 @@ use std::time::Duration;
 use crate::batch::Batch;
 use crate::checkpoint::{Change, Saved, Store};
 use crate::clock::{Stop, Time, lock};
+use crate::config::Emit;
 use crate::connector::Mode;
 use crate::cursor::Progress;
 use crate::ledger::Ledger;
 use crate::log::Logger;
 use crate::queue::Queue;
 use crate::record::Id;
+use crate::sweep::Inventory;
 use crate::window::Policy;
 
 /// How long to wait before the store is tried again.
@@ -44,6 +46,8 @@ pub struct Position {
     pub progress: Progress,
     /// What has been delivered.
     pub ledger: Ledger,
+    /// What the receiver was told, for an inventory of which only changes are delivered.
+    pub inventory: Option<Inventory>,
     /// How many records went which way.
     pub counts: Counts,
 }
@@ -68,15 +72,17 @@ pub struct StreamState {
 impl StreamState {
     /// A stream as it was saved.
     #[must_use]
-    pub fn new(key: String, policy: Policy, mode: Mode, saved: Saved) -> Self {
+    pub fn new(key: String, policy: Policy, mode: Mode, emit: Emit, saved: Saved) -> Self {
         let mut buckets: BTreeMap<Time, Vec<Id>> = BTreeMap::new();
         for (until, id) in saved.ids {
             buckets.entry(until).or_default().push(id);
         }
         let mut ledger = Ledger::default();
         buckets.iter().for_each(|(&until, ids)| ledger.deliver(ids, until));
+        let inventory = (emit == Emit::Changes).then(|| Inventory::new(saved.entities));
         let progress = Progress::new(saved.cursor);
-        let position = Mutex::new(Position { progress, ledger, counts: Counts::default() });
+        let counts = Counts::default();
+        let position = Mutex::new(Position { progress, ledger, inventory, counts });
         Self { key, policy, mode, position }
     }
 
@@ -105,6 +111,9 @@ impl StreamState {
             position.ledger.withdraw(&batch.ids);
             position.progress.withdrawn(batch.window);
             position.counts.fetched -= batch.records() as u64;
+            if let Some(inventory) = &mut position.inventory {
+                inventory.withdraw(&batch.ids);
+            }
         }
         position.progress.abandon();
     }
@@ -113,7 +122,11 @@ impl StreamState {
     fn settle(&self, batches: &[&Batch]) -> Change {
         let mut position = self.position();
         let mut delivered: BTreeMap<Time, Vec<Id>> = BTreeMap::new();
+        let mut entities = Vec::new();
         for batch in batches {
+            if let Some(inventory) = &mut position.inventory {
+                entities.extend(inventory.deliver(&batch.ids));
+            }
             position.ledger.deliver(&batch.ids, batch.until);
             position.progress.committed(batch.window);
             position.counts.delivered += batch.records() as u64;
@@ -127,7 +140,7 @@ impl StreamState {
         // A sweep that was cut off begins anew, so nobody asks what it had delivered.
         let is_kept = self.mode == Mode::Log;
         let delivered = delivered.into_iter().filter(|_| is_kept).collect();
-        Change { stream: self.key.clone(), delivered, cursor, forget_before }
+        Change { stream: self.key.clone(), delivered, entities, cursor, forget_before }
     }
 }
 
@@ -250,7 +263,8 @@ mod tests {
             overlap: Duration::from_secs(10),
             span_max: Duration::from_secs(3600),
         };
-        let stream = Arc::new(StreamState::new("s".into(), policy, Mode::Log, Saved::default()));
+        let stream =
+            Arc::new(StreamState::new("s".into(), policy, Mode::Log, Emit::All, Saved::default()));
         let window = stream.position().progress.open(at(100));
         let ids = vec![Id(1), Id(2)];
         {

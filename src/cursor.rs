@@ -50,6 +50,12 @@ impl Progress {
         ends.filter(|&end| end > Time::MIN_UTC).chain(self.cursor).max()
     }
 
+    /// Whether everything that was opened is delivered.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Where the stream begins; only the first call counts. With the first commit this becomes the
     /// cursor, so that a crash in the first window does not move the beginning.
     pub fn anchor(&mut self, start: Time) {

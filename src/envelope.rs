@@ -5,6 +5,7 @@ use crate::config::Format;
 use crate::connector::Stream;
 use crate::msgpack;
 use crate::record::Record;
+use crate::sweep::Change;
 
 /// The vendor of everything here.
 const VENDOR: &str = "trendmicro";
@@ -22,13 +23,15 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// An envelope for the records of `stream`, collected by the connector of that name.
+    /// An envelope for the records of `stream`, collected by the connector of that name; with
+    /// `has_change`, each says what happened to it.
     #[must_use]
     pub fn new(
         format: Format,
         stream: &Stream,
         connector: &str,
         tenant_name: Option<&str>,
+        has_change: bool,
     ) -> Self {
         let mut out = Vec::new();
         let member = |out: &mut Vec<u8>, key: &str, value: &str| {
@@ -36,7 +39,7 @@ impl Envelope {
             msgpack::string(out, value);
         };
         let count = 5 + usize::from(tenant_name.is_some()) + stream.members.len();
-        msgpack::map(&mut out, count);
+        msgpack::map(&mut out, count + usize::from(has_change));
         member(&mut out, "msg_class", &stream.msg_class);
         msgpack::string(&mut out, "msg_origin");
         msgpack::map(&mut out, 3);
@@ -54,8 +57,15 @@ impl Envelope {
         Self { format, before_id: out, before_record }
     }
 
-    /// Appends the event of `record`; without a time of its own it happened at `fallback`.
-    pub fn write(&self, out: &mut Vec<u8>, record: &Record, fallback: Time) {
+    /// Appends the event of `record`; without a time of its own it happened at `fallback`. What
+    /// changed must be given if, and only if, the envelope was made for that.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        record: &Record,
+        fallback: Time,
+        change: Option<Change>,
+    ) {
         msgpack::event(out, record.time.unwrap_or(fallback));
         if self.format == Format::Envelope {
             let id = record.id.hex();
@@ -63,6 +73,10 @@ impl Envelope {
             // A string of 32 bytes: the shortest that needs a length byte.
             out.extend([0xd9, id.len() as u8]);
             out.extend(id);
+            if let Some(change) = change {
+                msgpack::string(out, "change");
+                msgpack::string(out, change.name());
+            }
             out.extend_from_slice(&self.before_record);
         }
         out.extend_from_slice(&record.body);
@@ -85,6 +99,7 @@ mod tests {
             variant: "",
             time: &["time"],
             name: &[],
+            folds_name: false,
         };
         let stream = Stream {
             name: "y.z".into(),
@@ -98,7 +113,12 @@ mod tests {
         let record = shape.read(&mut Reader::new(json)).unwrap();
         let mut out = Vec::new();
         let fallback = Time::from_timestamp(5, 0).unwrap();
-        Envelope::new(format, &stream, "mail", tenant_name).write(&mut out, &record, fallback);
+        Envelope::new(format, &stream, "mail", tenant_name, true).write(
+            &mut out,
+            &record,
+            fallback,
+            Some(Change::Added),
+        );
         let mut rest = out.as_slice();
         let value = rmpv::decode::read_value(&mut rest).unwrap();
         assert!(rest.is_empty());
@@ -122,6 +142,7 @@ mod tests {
                 "connector",
                 "service",
                 "event_id",
+                "change",
                 "trendmicro_x"
             ]
         );
@@ -136,6 +157,6 @@ mod tests {
         assert_eq!(value[1].as_map().unwrap().len(), 1);
         assert_eq!(bytes[3..7], 5_u32.to_be_bytes());
         let (_, value) = event(Format::Envelope, None, r#"{"n":1}"#);
-        assert_eq!(value[1].as_map().unwrap().len(), 6);
+        assert_eq!(value[1].as_map().unwrap().len(), 7);
     }
 }

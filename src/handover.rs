@@ -16,6 +16,9 @@ use crate::batch::Batch;
 /// Ticks without a pause after which a generation that the counter does not cover counts as lost.
 /// The host takes a batch within a quarter of a second; this leaves room for one that is very busy.
 const LOST_TICKS: u32 = 30;
+/// Hosts before 4.1 do not say what went into their ring buffer. After so many losses of a batch in a
+/// row, an input processor that drops it is likelier than a host that never takes it.
+const BLIND_REPEATS_MAX: u64 = 4;
 /// After something was handed over twice, the counter must rest this long before it is trusted.
 const QUIET_TICKS: u32 = 3;
 /// The weaker rule waits this long, several times what the host needs to empty its ring buffer.
@@ -160,8 +163,10 @@ impl Handover {
             return Verdict::Waiting;
         }
         let one_batch = self.flight.len() == 1;
-        let never_written =
-            seen.ring_writes.is_some() && seen.ring_writes == self.before.ring_writes;
+        let never_written = match seen.ring_writes {
+            Some(writes) => Some(writes) == self.before.ring_writes,
+            None => one_batch && self.repeats >= BLIND_REPEATS_MAX,
+        };
         if (one_batch && moved > 0) || (moved == 0 && never_written && !dropped_by_ring) {
             return self
                 .weaken("an input processor of the host drops records before it counts them");
@@ -299,6 +304,23 @@ mod tests {
             assert!(handover.notice().unwrap().contains(expected));
             assert_eq!(handover.rule(), Rule::Elapsed);
         }
+    }
+
+    #[test]
+    fn a_host_that_says_nothing_of_its_ring_does_not_stop_the_stream_for_ever() {
+        let (mut handover, now) = (Handover::new(Rule::Counter), Instant::now());
+        let silent = Some(Counters::default());
+        let mut batches = vec![batch(0, 5)];
+        for _ in 0..BLIND_REPEATS_MAX {
+            handover.handed(batches, silent, now);
+            let last = (0..LOST_TICKS).map(|_| handover.judge(silent, false, now)).last();
+            let Some(Verdict::Lost(again)) = last else { panic!("given up too early") };
+            batches = again;
+        }
+        handover.handed(batches, silent, now);
+        let last = (0..LOST_TICKS).map(|_| handover.judge(silent, false, now)).last();
+        assert!(is_confirmed(&last.unwrap()));
+        assert_eq!(handover.rule(), Rule::Elapsed);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::batch::{BATCH_BYTES_MAX, Batch};
 use crate::checkpoint::{Forgetful, Sqlite, Store};
 use crate::clock::{Stop, monotonic};
 use crate::commit::{Committer, Counts, Message, StreamState};
-use crate::config::{Config, ConnectorConfig, HandoverMode};
+use crate::config::{Config, ConnectorConfig, Emit, Format, HandoverMode};
 use crate::connector::{Connector, Settings, Stream};
 use crate::envelope::Envelope;
 use crate::error::{Error, Result};
@@ -55,6 +55,9 @@ pub struct Abilities {
     pub can_append: bool,
     /// It exports what reads its counters.
     pub can_count: bool,
+    /// What it has counted when it stops, it also delivers. Hosts before 4.0.3 do not; since they
+    /// cannot be told from those up to 4.1, none before 4.1 is trusted to.
+    pub keeps_at_stop: bool,
 }
 
 /// A running instance.
@@ -64,6 +67,7 @@ pub struct Instance {
     queue: Arc<Queue>,
     handover: Handover,
     is_append: bool,
+    keeps_at_stop: bool,
     is_paused: bool,
     /// The host refused the last batch that it was offered.
     is_refused: bool,
@@ -118,6 +122,7 @@ impl Instance {
             queue,
             handover: Handover::new(rule),
             is_append,
+            keeps_at_stop: abilities.keeps_at_stop,
             is_paused: false,
             is_refused: false,
             again: VecDeque::new(),
@@ -192,7 +197,9 @@ impl Instance {
         if self.handover.records() == 0 {
             return None;
         }
-        let seen = host.counters();
+        // A pause may be the beginning of a stop.
+        let is_doubtful = self.is_paused && !self.keeps_at_stop;
+        let seen = if is_doubtful { None } else { host.counters() };
         match self.handover.judge(seen, self.is_paused, monotonic()) {
             Verdict::Idle | Verdict::Waiting => {}
             Verdict::Confirmed(batches) => {
@@ -348,8 +355,9 @@ struct Start {
 
 /// What makes an envelope, which a restarted poller needs anew.
 struct EnvelopeParts {
-    format: crate::config::Format,
+    format: Format,
     tenant_name: Option<String>,
+    emit: Emit,
 }
 
 impl Start {
@@ -371,7 +379,7 @@ impl Start {
         for stream in connector.streams() {
             let key = state_key(&config, stream);
             let saved = store.load(&key)?;
-            let state = Arc::new(StreamState::new(key, policy, stream.mode, saved));
+            let state = Arc::new(StreamState::new(key, policy, stream.mode, config.emit, saved));
             let tag = tag_format.map(|format| tag(format, &config.name, stream));
             own.push((streams.len(), Arc::clone(&state), tag));
             streams.push((format!("{}.{}", config.name, stream.name), state));
@@ -382,7 +390,11 @@ impl Start {
             logger: logger.child(&config.name),
             rhythm: Rhythm { interval: config.interval, is_budgeted: config.rate_limit.is_some() },
             rate_limit: config.rate_limit,
-            envelope: EnvelopeParts { format: config.format, tenant_name: config.tenant_name },
+            envelope: EnvelopeParts {
+                format: config.format,
+                tenant_name: config.tenant_name,
+                emit: config.emit,
+            },
             name: config.name,
             connector,
             client,
@@ -412,11 +424,13 @@ impl Start {
         let part = |(stream, (index, shared, tag)): (&Stream, &(usize, _, Option<_>))| TaskParts {
             index: *index,
             shared: Arc::clone(shared),
+            shape: stream.shape,
             envelope: Envelope::new(
                 self.envelope.format,
                 stream,
                 &self.name,
                 self.envelope.tenant_name.as_deref(),
+                self.envelope.emit == Emit::Changes,
             ),
             tag: tag.clone(),
             logger: self.logger.child(&stream.name),

@@ -32,6 +32,7 @@ pub mod queue;
 pub mod commit;
 pub mod cursor;
 pub mod ledger;
+pub mod sweep;
 
 pub mod checkpoint;
 

@@ -261,7 +261,14 @@ mod tests {
 
     /// Feeds `text` in pieces of the given sizes.
     fn read(text: &str, sizes: &[usize]) -> Result<(Vec<Vec<u8>>, String)> {
-        let shape = Shape { source: "s", content_type: "c", variant: "", time: &[], name: &[] };
+        let shape = Shape {
+            source: "s",
+            content_type: "c",
+            variant: "",
+            time: &[],
+            name: &[],
+            folds_name: false,
+        };
         let mut reader = PageReader::new("list", shape, false);
         let mut rest = text.as_bytes();
         let mut sizes = sizes.iter().cycle();

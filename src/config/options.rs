@@ -36,7 +36,10 @@ const EMAIL: Scope = Scope::Only(&["email_security"]);
 const CLOUD_APP: Scope = Scope::Only(&["cloud_app_security"]);
 const APEX: Scope = Scope::Only(&["apex_central"]);
 const WORKLOAD: Scope = Scope::Only(&["workload_security"]);
+const INVENTORIES: Scope = Scope::Only(&["apex_central", "workload_security"]);
 const LOGS: Scope = Scope::Only(&["email_security", "cloud_app_security"]);
+const REGIONAL: Scope = Scope::Only(&["email_security", "cloud_app_security", "workload_security"]);
+const TYPED: Scope = Scope::Only(&["email_security", "apex_central", "workload_security"]);
 
 const fn opt(
     name: &'static str,
@@ -83,7 +86,7 @@ pub const OPTIONS: &[Opt] = &[
     ),
     opt(
         "region",
-        Scope::Connector,
+        REGIONAL,
         "us",
         "us, eu, au, jp, sg, in, uae, uk (email_security); us, eu, jp, au, uk, ca, sg, in \
          (cloud_app_security); us, au, de, sg, in, jp, ca, gb (workload_security)",
@@ -124,7 +127,7 @@ pub const OPTIONS: &[Opt] = &[
     ),
     opt(
         "content_types",
-        Scope::Only(&["email_security", "apex_central", "workload_security"]),
+        TYPED,
         "all",
         "all, or a comma-separated list of accepted_traffic, blocked_traffic, policy_events \
          (email_security); agents, servers (apex_central); computers (workload_security)",
@@ -181,6 +184,15 @@ pub const OPTIONS: &[Opt] = &[
         "0s to 24h, as 30, 30s, 5m, 1h or 1d",
         "5m",
         "How far each round reaches back behind the cursor, for records that the vendor shows late.",
+    ),
+    opt(
+        "emit",
+        INVENTORIES,
+        "all",
+        "all, changes",
+        "changes",
+        "Which records of an inventory are delivered: `all` every round, or those that were added, \
+         changed or removed, each with `change` in its envelope.",
     ),
     opt(
         "tenant_name",
@@ -363,6 +375,9 @@ pub const MISTAKEN: &[(&str, &str)] = &[
     ("verify_ssl", "tls_verify"),
     ("verify_tls", "tls_verify"),
 ];
+
+/// Of these, keys whose value does not mean the same here: the opposite, minutes, a beginning.
+pub const OTHERWISE_MEANT: &[&str] = &["insecure", "interval_min", "tag_prefix"];
 
 /// Names that the host keeps for itself, and ours that hold a dot: a connector called so would have
 /// its properties taken for something else.

@@ -1,10 +1,44 @@
 //! From a property's text to its value. Each function returns what is wrong, in a few words; the
 //! caller adds the property, what is legal and what to write.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::{Host, Url};
+
+const TENANT_CHARS_MAX: usize = 256;
+/// What a tag may hold beside plain text.
+const PLACEHOLDERS: &[&str] = &["{connector}", "{content_type}"];
+
+/// Why a value is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Why {
+    /// In a few words, which show nothing of the value.
+    pub words: Cow<'static, str>,
+    /// The part of the value that is meant, for values that may be shown.
+    pub part: Option<String>,
+}
+
+impl Why {
+    /// The words, followed by the part.
+    pub fn of(words: &'static str, part: &str) -> Self {
+        Self { words: words.into(), part: Some(part.to_owned()) }
+    }
+}
+
+impl From<&'static str> for Why {
+    fn from(words: &'static str) -> Self {
+        Self { words: words.into(), part: None }
+    }
+}
+
+impl From<String> for Why {
+    fn from(words: String) -> Self {
+        Self { words: words.into(), part: None }
+    }
+}
 
 /// The root of a vendor's API: scheme, host, port and perhaps a path, without a trailing `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,10 +146,11 @@ pub fn switch(text: &str) -> Result<bool, &'static str> {
 
 /// Reads requests per minute; `None` is no limit.
 pub fn rate(text: &str) -> Result<Option<u32>, &'static str> {
-    if text == "none" || text == "off" || text == "0" {
+    let text = text.to_ascii_lowercase();
+    if ["none", "off", "0"].contains(&text.as_str()) {
         return Ok(None);
     }
-    let digits = text.strip_suffix("/min").unwrap_or(text);
+    let digits = text.strip_suffix("/min").unwrap_or(&text);
     match digits.parse() {
         Ok(rate @ 1..=6000) => Ok(Some(rate)),
         Ok(_) => Err("out of range"),
@@ -123,25 +158,108 @@ pub fn rate(text: &str) -> Result<Option<u32>, &'static str> {
     }
 }
 
+/// Reads one word of several.
+pub fn choice<T: Copy>(text: &str, legal: &[(&str, T)]) -> Result<T, &'static str> {
+    let found = legal.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    found.map(|(_, value)| *value).ok_or("unknown")
+}
+
 /// Reads a choice of names; `all` is an empty list.
-pub fn choices(text: &str, legal: &[&str]) -> Result<Vec<String>, &'static str> {
-    if text == "all" {
-        return Ok(Vec::new());
-    }
-    let chosen = list(text)?;
-    if chosen.iter().all(|name| legal.contains(name)) {
-        return Ok(chosen.into_iter().map(str::to_owned).collect());
-    }
-    Err("not one of the legal values")
+pub fn choices(text: &str, legal: &[&str]) -> Result<Vec<String>, Why> {
+    if text.eq_ignore_ascii_case("all") { Ok(Vec::new()) } else { names(text, legal) }
+}
+
+/// Reads a list of names, each spelt as in `legal`.
+pub fn names(text: &str, legal: &[&str]) -> Result<Vec<String>, Why> {
+    let known = |item: &str| {
+        let found = legal.iter().find(|name| name.eq_ignore_ascii_case(item));
+        // Alone it needs no repeating.
+        let words = if item == text { "unknown" } else { "unknown item" };
+        found.map(|&name| name.to_owned()).ok_or_else(|| Why::of(words, item))
+    };
+    list(text)?.into_iter().map(known).collect()
 }
 
 /// Splits a comma-separated list; empty items are refused.
-pub fn list(text: &str) -> Result<Vec<&str>, &'static str> {
+pub fn list(text: &str) -> Result<Vec<&str>, Why> {
     let items: Vec<&str> = text.split(',').map(str::trim).collect();
-    if items.iter().any(|item| item.is_empty()) {
-        return Err("an empty item in the list");
+    match items.iter().position(|item| item.is_empty()) {
+        Some(at) => Err(format!("item {} of the list is empty", at + 1).into()),
+        None => Ok(items),
     }
-    Ok(items)
+}
+
+/// Reads a login ID.
+pub fn username(text: &str) -> Result<String, &'static str> {
+    // Basic authentication ends the name at the first colon.
+    if text.contains(':') || text.chars().any(char::is_control) {
+        return Err("holds ':' or a control character");
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads an application ID.
+pub fn application_id(text: &str) -> Result<String, &'static str> {
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Ok(text.to_owned());
+    }
+    Err("other characters than letters, digits and -")
+}
+
+/// Reads a tenant's name.
+pub fn tenant_name(text: &str) -> Result<String, &'static str> {
+    if text.chars().count() > TENANT_CHARS_MAX { Err("too long") } else { Ok(text.to_owned()) }
+}
+
+/// Reads a tag with placeholders.
+pub fn tag_format(text: &str) -> Result<String, Why> {
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        let from = &rest[at..];
+        let (placeholder, after) = from.split_at(from.find('}').map_or(from.len(), |i| i + 1));
+        if !PLACEHOLDERS.contains(&placeholder) {
+            return Err(Why::of("unknown placeholder", placeholder));
+        }
+        rest = after;
+    }
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("white space, which no tag may hold".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads the path of a file that is there.
+pub fn existing_file(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    if path.is_file() { Ok(path) } else { Err("no such file") }
+}
+
+/// Reads the path of a file that may have to be made.
+pub fn state_file(text: &str) -> Result<PathBuf, Why> {
+    if text.contains("://") {
+        return Err("not a file path".into());
+    }
+    let path = PathBuf::from(text);
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Err(Why::of("no directory", &parent.display().to_string()));
+    }
+    if path.is_dir() { Err("a directory".into()) } else { Ok(path) }
+}
+
+/// Reads the address of a proxy, which is a secret: of a wrong one, its scheme may be shown.
+pub fn proxy_url(text: &str) -> Result<(), Why> {
+    let url = Url::parse(text).map_err(|_| "not an address")?;
+    let scheme = url.scheme();
+    // Without the slashes this may be a user name, or a host before its port.
+    let is_scheme = text.get(scheme.len()..).is_some_and(|rest| rest.starts_with("://"));
+    match (scheme, url.host_str()) {
+        ("http" | "https", Some(_)) => Ok(()),
+        ("http" | "https", None) => Err("no host in it".into()),
+        _ if is_scheme => Err(format!("an address with {scheme}://").into()),
+        _ => Err("not an http address".into()),
+    }
 }
 
 #[cfg(test)]
@@ -195,5 +313,41 @@ mod tests {
             [Ok(None), Ok(Some(18)), Ok(Some(18))]
         );
         assert!(rate("6001").is_err() && rate("fast").is_err());
+        assert_eq!([rate("None"), rate("18/MIN")], [Ok(None), Ok(Some(18))]);
+    }
+
+    #[test]
+    fn words_are_read_in_any_case_and_kept_in_ours() {
+        let legal = ["dlp", "teams_chat"];
+        assert_eq!(choices("ALL", &legal), Ok(Vec::new()));
+        assert_eq!(choices("Teams_Chat ,DLP", &legal).unwrap(), ["teams_chat", "dlp"]);
+        assert_eq!(choices("dlp, x", &legal), Err(Why::of("unknown item", "x")));
+        assert_eq!(names("all", &legal), Err(Why::of("unknown", "all")));
+        assert_eq!(list("a,b,,c"), Err("item 3 of the list is empty".into()));
+    }
+
+    #[test]
+    fn of_a_wrong_proxy_only_a_scheme_is_shown() {
+        assert_eq!(proxy_url("http://user:pw@p:1"), Ok(()));
+        let words = |text| proxy_url(text).unwrap_err().words.into_owned();
+        assert_eq!(words("socks5://user:pw@p:1"), "an address with socks5://");
+        for text in ["user:pw@p:1", "p:3128", "p", "pw:p://x"] {
+            let words = words(text);
+            assert!(["not an address", "not an http address"].contains(&words.as_str()), "{words}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_placeholder_is_found_wherever_it_stands() {
+        assert!(tag_format("a.{connector}.{content_type}{connector}").is_ok());
+        for (text, part) in [
+            ("{connector}.{tenant}", "{tenant}"),
+            ("{{connector}}", "{{connector}"),
+            ("{connector", "{connector"),
+            ("a}{connector}", "}"),
+            ("{}", "{}"),
+        ] {
+            assert_eq!(tag_format(text), Err(Why::of("unknown placeholder", part)), "{text}");
+        }
     }
 }

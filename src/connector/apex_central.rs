@@ -44,7 +44,15 @@ impl ApexCentral {
             category: "endpoint",
             members: Vec::new(),
             mode: Mode::Inventory,
-            shape: Shape { source: SOURCE, content_type, variant: "", time: &[], name: &[] },
+            shape: Shape {
+                source: SOURCE,
+                content_type,
+                variant: "",
+                time: &[],
+                name: &["entity_id"],
+                // Agents and servers write theirs in different case.
+                folds_name: true,
+            },
         };
         Self {
             base_path: settings.base_path.clone(),

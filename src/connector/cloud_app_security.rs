@@ -113,6 +113,7 @@ fn stream(service: &'static str, msg_class: &str, event_type: &'static str) -> S
             variant: event_type,
             time: &["message", "detection_time"],
             name: &["log_item_id"],
+            folds_name: false,
         },
     }
 }

@@ -66,6 +66,7 @@ impl EmailSecurity {
                 variant: "",
                 time: &["timestamp"],
                 name: &[],
+                folds_name: false,
             },
         };
         let wanted = PRODUCT.content_types.iter().filter(|name| settings.wants(name));

@@ -96,7 +96,8 @@ impl WorkloadSecurity {
                     content_type: "computers",
                     variant: "",
                     time: &[],
-                    name: &[],
+                    name: &["ID"],
+                    folds_name: false,
                 },
             }],
         }

@@ -17,8 +17,6 @@ use crate::log::{Level, Line};
 struct Symbols {
     append: Option<AppendFn>,
     encode: Option<(EncodeFn, EncodeDestroyFn)>,
-    /// Something that only hosts from 4.0 on export.
-    is_from_4_0: bool,
 }
 
 impl Symbols {
@@ -43,7 +41,6 @@ impl Symbols {
                         )
                     }
                 }),
-                is_from_4_0: find(c"flb_config_task_map_grow").is_some(),
             }
         })
     }
@@ -86,15 +83,10 @@ impl FfiHost {
         Arc::clone(&self.is_paused)
     }
 
-    /// What this host can do.
-    pub fn abilities(&mut self) -> Abilities {
+    /// What this host can do; `has_context` tells that it is of 4.1 or newer.
+    pub fn abilities(&mut self, has_context: bool) -> Abilities {
         let can_append = Symbols::get().append.is_some();
-        Abilities { can_append, can_count: self.metrics().is_some() }
-    }
-
-    /// Whether the host is older than 4.0.
-    pub fn is_before_4_0(&self) -> bool {
-        !Symbols::get().is_from_4_0
+        Abilities { can_append, can_count: self.metrics().is_some(), keeps_at_stop: has_context }
     }
 
     /// The value of a property.

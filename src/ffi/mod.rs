@@ -159,12 +159,12 @@ fn start(mut host: FfiHost, has_context: bool) -> Option<Entry> {
     let name = host.name().unwrap_or_else(|| "trendmicro".to_owned());
     let logger = Logger::new(log.clone(), &format!("[input:trendmicro:{name}]"));
     let started = Config::read(&|key| host.property(key)).and_then(|config| {
-        let abilities = host.abilities();
+        let abilities = host.abilities(has_context);
         check_thread(&config, abilities, has_context, &logger)?;
-        if host.is_before_4_0() && abilities.can_append {
+        if !has_context {
             logger.warn(
-                "this host is older than 4.0: it can lose what it was handed just before a stop; \
-                 that is fetched again at the next start if db is set",
+                "this host is older than 4.1: what it was handed just before a stop is not \
+                 trusted, and is fetched again at the next start if db is set",
             );
         }
         host::with_signals_blocked(|| {

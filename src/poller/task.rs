@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use super::{Now, Rhythm};
 use crate::batch::{Batch, Builder};
 use crate::clock::{Time, delta};
-use crate::commit::StreamState;
+use crate::commit::{Position, StreamState};
 use crate::connector::{Mode, Page};
 use crate::cursor::WindowId;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind};
 use crate::http::retry::Backoff;
 use crate::log::Logger;
-use crate::record::Record;
+use crate::record::{Id, Record, Shape};
+use crate::sweep::{Change, Entity, Inventory};
 use crate::window::{HORIZON, SETTLE, Window};
 
 /// Pages of one window; a vendor that never ends is asked for half the window.
@@ -23,6 +24,8 @@ const PAGES_MAX: u32 = 10_000;
 const PAGE_TRIES_MAX: u32 = 5;
 /// After so many failures in a row, an answer that is not UTF-8 is not damaged but meant so.
 const LENIENT_AFTER: u32 = 3;
+/// How often a sweep that is due looks whether the last one is delivered.
+const SETTLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A `Date` that is further off than this says nothing about the vendor's clock.
 const SKEW_CREDIBLE: Duration = Duration::from_secs(24 * 3600);
 
@@ -60,6 +63,8 @@ pub struct TaskParts {
     pub index: usize,
     /// Where it stands.
     pub shared: Arc<StreamState>,
+    /// How its records are read.
+    pub shape: Shape,
     /// Its events' envelope.
     pub envelope: Envelope,
     /// Its events' tag.
@@ -202,12 +207,22 @@ impl Task {
     /// reason to deliver everything again.
     fn plan_sweep(&mut self, now: Time) {
         let mut position = self.parts.shared.position();
+        if !position.progress.is_settled() {
+            // The last sweep is still on its way; the next is compared with it.
+            let ahead = self.rhythm.interval.saturating_sub(SETTLE_CHECK_INTERVAL);
+            self.round_started =
+                self.round_started.checked_sub(ahead).unwrap_or(self.round_started);
+            return;
+        }
         let age = position.progress.frontier().and_then(|last| (now - last).to_std().ok());
         if let Some(age) = age.filter(|&age| age < self.rhythm.interval) {
             self.round_started = self.round_started.checked_sub(age).unwrap_or(self.round_started);
             return;
         }
         position.ledger.forget_all();
+        if let Some(inventory) = &mut position.inventory {
+            inventory.begin();
+        }
         let window = Window { start: now, end: now };
         self.windows = VecDeque::from([(position.progress.open(now), window)]);
     }
@@ -245,23 +260,54 @@ impl Task {
         self.go_on_if_offered(now);
     }
 
-    /// Takes the records that are new, and says so to ledger, counts and progress at once.
+    /// Takes the records that are news, and says so to ledger, counts and progress at once.
     fn admit(&self, place: &Place, records: Vec<Record>, now: Time) -> Vec<Batch> {
-        let Place { id, window, .. } = place;
-        let parts = &self.parts;
-        let mut builder = Builder::new(parts.index, *id, window.end, parts.tag.clone());
-        let mut position = parts.shared.position();
+        let mut position = self.parts.shared.position();
+        let mut builder = self.builder(place);
         for record in records {
             position.counts.fetched += 1;
-            if position.ledger.admit(record.key) {
-                builder.push(record.key, |out| parts.envelope.write(out, &record, now));
-            } else {
-                position.counts.duplicate += 1;
+            match self.news(&mut position, &record) {
+                Some((id, change)) => {
+                    builder.push(id, |out| self.parts.envelope.write(out, &record, now, change));
+                }
+                None => position.counts.duplicate += 1,
             }
         }
-        let batches = builder.finish();
-        batches.iter().for_each(|_| position.progress.offered(*id));
-        batches
+        offered(&mut position, place, builder)
+    }
+
+    /// Under which id a record is delivered, and as what; `None` if it is no news.
+    fn news(&self, position: &mut Position, record: &Record) -> Option<(Id, Option<Change>)> {
+        let Some(inventory) = &mut position.inventory else {
+            // Of an inventory, everything that is listed is delivered, whatever it is called.
+            let id = match self.parts.shared.mode() {
+                Mode::Log => record.key,
+                Mode::Inventory => record.id,
+            };
+            return position.ledger.admit(id).then_some((id, None));
+        };
+        let name = self.parts.shape.only_name(record);
+        let change = inventory.see(Entity { key: record.key, version: record.id, name })?;
+        position.ledger.admit(record.key).then_some((record.key, Some(change)))
+    }
+
+    /// What a sweep that was read to its end did not show any more.
+    fn admit_removals(&self, place: &Place, now: Time) -> Vec<Batch> {
+        let mut position = self.parts.shared.position();
+        let mut builder = self.builder(place);
+        let gone = position.inventory.as_mut().map(Inventory::take_removed).unwrap_or_default();
+        for entity in gone {
+            position.counts.fetched += 1;
+            position.ledger.admit(entity.key);
+            let record = self.parts.shape.restore(entity.name, entity.key);
+            let change = Some(Change::Removed);
+            builder.push(record.key, |out| self.parts.envelope.write(out, &record, now, change));
+        }
+        offered(&mut position, place, builder)
+    }
+
+    fn builder(&self, place: &Place) -> Builder {
+        Builder::new(self.parts.index, place.id, place.window.end, self.parts.tag.clone())
     }
 
     /// Once all batches of a page are in the queue: the next page, or the next window.
@@ -269,12 +315,20 @@ impl Task {
         match self.take_state(now) {
             State::Offering { place, batches } if batches.is_empty() => match place.next.clone() {
                 Some(next) => self.follow(place, next, now),
-                None => {
-                    self.finish_window(&place);
-                    self.begin_window(now);
-                }
+                None => self.end_window(place, now),
             },
             other => self.state = other,
+        }
+    }
+
+    /// A window has no more pages; of a sweep, what is gone comes last.
+    fn end_window(&mut self, place: Place, now: Now) {
+        let batches = VecDeque::from(self.admit_removals(&place, now.time));
+        if batches.is_empty() {
+            self.finish_window(&place);
+            self.begin_window(now);
+        } else {
+            self.state = State::Offering { place, batches };
         }
     }
 
@@ -384,6 +438,13 @@ impl Task {
             _ => self.parts.logger.warn(text),
         }
     }
+}
+
+/// The batches of a builder, as ones that their window waits for.
+fn offered(position: &mut Position, place: &Place, builder: Builder) -> Vec<Batch> {
+    let batches = builder.finish();
+    batches.iter().for_each(|_| position.progress.offered(place.id));
+    batches
 }
 
 /// Whether the vendor no longer keeps a part of what a window asks for. An inventory's window is a

@@ -147,6 +147,29 @@ fn kill_9_at_any_moment_loses_nothing() {
     );
 }
 
+/// Hosts before 4.0.3 drop from memory what was handed over just before a stop, and count it: it
+/// must be fetched again.
+#[test]
+fn sigterm_of_a_forgetful_host_loses_nothing() {
+    let (place, sim) = busy();
+    let config = config(&sim, &place);
+    let mut random = fastrand::Rng::with_seed(SEED);
+    for _ in 0..TERMS {
+        let host = Host::start(&place, &config, &["--abi", "before-4.1", "--drain-ms", "100"]);
+        host.wait_log("records are appended");
+        sleep(Duration::from_millis(random.u64(0..600)));
+        host.stop();
+    }
+    sim.faults().clear();
+    sim.stop_live();
+    let host = Host::start(&place, &config, &["--abi", "before-4.1"]);
+    wait_delivered(&host, &sim, &place.out());
+    host.stop();
+    let books = Books::of(&sim, &place.out(), Form::Envelope);
+    books.assert_complete("after SIGTERM of a forgetful host");
+    eprintln!("{TERMS} times SIGTERM of an old host: {} came twice", books.duplicates.len());
+}
+
 /// A stop that the host knows of leaves nothing unconfirmed but what was never handed over.
 #[test]
 fn sigterm_at_any_moment_loses_and_doubles_nothing() {

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use trendmicro_sim::{EmailConfig, Sim};
 
-pub use books::{Books, Form, for_each_delivered};
+pub use books::{Books, Form};
 pub use config::{Config, Section};
-pub use host::{Ending, Host, Report};
+pub use host::{Host, assert_no_secrets, fluent_bit, send_signal};
 
 /// The API key of every simulator here. It must never be seen in any log.
 pub const KEY: &str = "canary-6e1d-key-of-the-tests";
@@ -136,6 +136,20 @@ pub fn wait_delivered_long(host: &Host, sim: &Sim, out: &Path, patience: Duratio
         let seems_complete = counts.pending == 0 && lines.count(out) >= counts.visible;
         (seems_complete && Books::of(sim, out, Form::Envelope).missing.is_empty()).then_some(())
     });
+}
+
+/// Fails if one of the requests after the first `asked` reaches back further than so many minutes.
+#[track_caller]
+pub fn assert_asked_since(sim: &Sim, asked: usize, minutes: i64) {
+    let oldest = chrono::Utc::now() - chrono::TimeDelta::minutes(minutes);
+    let oldest = oldest.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let requests = sim.requests().split_off(asked);
+    assert!(!requests.is_empty(), "nothing was asked for");
+    for request in requests {
+        let start = request.query.split('&').find_map(|pair| pair.strip_prefix("start="));
+        let start = start.expect("a window").replace("%3A", ":");
+        assert!(start >= oldest, "a window that begins at {start}, before {oldest}");
+    }
 }
 
 /// Runs each of `cases` in a thread of its own: most of their time they wait.

@@ -135,7 +135,7 @@ impl Books {
 /// Shows tag and record of every whole line in the files of `out`; returns how many lines are none.
 ///
 /// The embedded host writes `{"tag":…,"time":…,"record":…}`, Fluent Bit `tag: [time, record]`.
-pub fn for_each_delivered(out: &Path, mut visit: impl FnMut(&str, &Value)) -> usize {
+fn for_each_delivered(out: &Path, mut visit: impl FnMut(&str, &Value)) -> usize {
     let mut torn = 0;
     for path in files(out) {
         let file = File::open(&path).expect("an output file opens");
@@ -148,9 +148,17 @@ pub fn for_each_delivered(out: &Path, mut visit: impl FnMut(&str, &Value)) -> us
             if line.last() != Some(&b'\n') {
                 break;
             }
-            match read_line(&line) {
-                Some((tag, record)) => visit(&tag, &record),
-                None => torn += 1,
+            if let Some((tag, record)) = read_line(&line) {
+                visit(&tag, &record);
+                continue;
+            }
+            torn += 1;
+            // What a killed Fluent Bit began to write is continued by the line of its successor.
+            let text = String::from_utf8_lossy(&line);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let whole = text.rfind(&format!("{name}: [")).map(|at| &text[at..]);
+            if let Some((tag, record)) = whole.and_then(|text| read_line(text.as_bytes())) {
+                visit(&tag, &record);
             }
         }
     }
