@@ -1,6 +1,6 @@
 //! The plugin at work, without an account: `cargo run --release --example demo`.
 //!
-//! Starts the vendor simulator, loads the built plugin through the real ABI (in the embedded host,
+//! Starts the simulator of all four products, loads the built plugin through the real ABI (in the embedded host,
 //! or in the Fluent Bit that `FLUENT_BIT` names), prints the records as JSON lines on standard
 //! output, and reconciles at the end what the vendor had with what arrived. Progress and the
 //! reconciliation go to standard error.
@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use embedded_host::{Host, Options};
 use serde_json::Value;
-use trendmicro_sim::{EmailConfig, Lateness, Sim, canonical};
+use trendmicro_sim::{
+    ApexConfig, CloudAppConfig, EmailConfig, Lateness, Sim, WorkloadConfig, canonical,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -21,6 +23,14 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const LIVE: Duration = Duration::from_secs(8);
 /// How long to wait without any progress before giving up.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The keys of the vendor's records.
+const SOURCES: [&str; 4] = [
+    "trendmicro_email_security",
+    "trendmicro_cloud_app_security",
+    "trendmicro_apexcentral",
+    "trendmicro_cloudone",
+];
 
 const CLASSIC: &str = include_str!("fluent-bit/demo.conf");
 const YAML: &str = include_str!("fluent-bit/demo.yaml");
@@ -45,6 +55,13 @@ fn run() -> Result<bool> {
             lateness: Lateness::Uniform { max: Duration::from_secs(3), share: 0.1 },
             ..EmailConfig::default()
         })
+        .cloud_app(CloudAppConfig {
+            services: vec!["sharepoint".to_owned()],
+            live_per_second: 0.5,
+            ..CloudAppConfig::default()
+        })
+        .apex(ApexConfig::default())
+        .workload(WorkloadConfig::default())
         .start()?;
     eprintln!("demo: the simulator listens on {}", sim.url());
     let mut running = Running::start(&plugin()?, dir.path(), sim.url())?;
@@ -154,8 +171,10 @@ fn lines(path: &Path) -> Result<usize> {
 fn reconcile(sim: &Sim, delivered: &Path, log: &str) -> Result<bool> {
     let mut arrived: HashMap<String, u64> = HashMap::new();
     for line in std::fs::read_to_string(delivered)?.lines() {
-        let record = &record(line)?["trendmicro_email_security"];
-        *arrived.entry(canonical(record)).or_default() += 1;
+        let record = record(line)?;
+        let vendors = SOURCES.iter().find_map(|source| record.get(source));
+        let vendors = vendors.ok_or("a record without the vendor's part")?;
+        *arrived.entry(canonical(vendors)).or_default() += 1;
     }
     let total: u64 = arrived.values().sum();
     let twice: u64 = arrived.values().map(|count| count - 1).sum();
