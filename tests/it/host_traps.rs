@@ -216,7 +216,11 @@ fn processors_that_change_the_count_do_not_stop_the_stream() {
         });
         // The weaker rule confirms as well: nothing stays pending.
         let report = host.stop();
-        assert_eq!(report.count(0, "handed_over_records"), total, "{arguments:?}");
+        let handed_over = report.count(0, "handed_over_records");
+        // A host that says nothing of its ring buffer is offered a dropped batch a few times.
+        let is_blind = arguments == ["--processor-drop-all", "--abi", "before-4.1"];
+        let is_right = handed_over == total || (is_blind && handed_over > total);
+        assert!(is_right, "{arguments:?}: {handed_over} of {total}");
         let found = books(&sim, &place.out());
         let (missing, twice) = (found.missing.len() as u64, found.duplicates.len() as u64);
         let expected = match arguments[0] {
@@ -331,7 +335,7 @@ fn a_wrong_property_ends_the_start_with_one_line() {
         ("content_types", "all_of_them", "content_types = \"all_of_them\""),
         ("base_url", "http://vendor.example", "base_url = \"http://vendor.example\""),
         ("db", "/no/such/directory/x.db", "db = \"/no/such/directory/x.db\""),
-        ("apikey", "x", "did you mean api_key"),
+        ("apikey", "x", "but api_key is"),
     ];
     at_once(cases, |(key, value, says)| {
         for abi in ["before-4.1", "from-5.1.1"] {

@@ -60,6 +60,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("connector", &["error", "http", "json", "msgpack", "page", "record", "window"]),
     ("page", &["error", "json", "record"]),
     ("http", &["clock", "config", "error", "secret"]),
+    ("sweep", &["record"]),
     ("window", &["clock"]),
     ("json", &["error"]),
     ("record", &["clock", "error", "json", "msgpack"]),
