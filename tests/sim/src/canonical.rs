@@ -40,10 +40,11 @@ fn write(value: &Value, out: &mut String) {
 
 fn write_number(number: &Number) -> String {
     let text = number.to_string();
-    if number.is_i64() || number.is_u64() {
-        text
-    } else if text.contains(['.', 'e', 'E']) {
+    // JSON's minus zero is no integer: only a float keeps its sign.
+    if text == "-0" || text.contains(['.', 'e', 'E']) {
         number.as_f64().map_or(text, |float| format!("{float:.14e}"))
+    } else if number.is_i64() || number.is_u64() {
+        text
     } else {
         format!("\"{text}\"")
     }
@@ -58,6 +59,8 @@ mod tests {
         let read = |text: &str| canonical(&serde_json::from_str(text).expect("JSON"));
         assert_eq!(read(r#"{"a":[1,{"c":2,"b":1.50}]}"#), read(r#"{ "a":[1,{"b":1.5,"c":2}]}"#));
         assert_eq!(read("[18446744073709551616]"), read(r#"["18446744073709551616"]"#));
+        assert_eq!(read("[-0]"), read("[-0.0]"));
+        assert_ne!(read("[9007199254740993]"), read("[9007199254740992]"));
         assert_ne!(read("[1]"), read(r#"["1"]"#));
         assert_ne!(read("[1,2]"), read("[2,1]"));
     }
