@@ -80,6 +80,13 @@ impl Progress {
         }
     }
 
+    /// Ends an open window later: a sweep that had to be repeated shows a later moment.
+    pub fn postpone(&mut self, id: WindowId, end: Time) {
+        if let Some(window) = self.find(id) {
+            window.end = window.end.max(end);
+        }
+    }
+
     /// Opens the later part of a window that was split, right behind it.
     pub fn open_behind(&mut self, id: WindowId, end: Time) -> WindowId {
         let behind = self.open(end);

@@ -24,7 +24,7 @@ pub(super) fn connector_names(lookup: Lookup<'_>) -> Result<Option<Vec<String>>>
         for (i, name) in names.iter().enumerate() {
             check_name(name).map_err(|words| Why::of(words, name))?;
             if names[..i].iter().any(|other| other.eq_ignore_ascii_case(name)) {
-                return Err(Why::of("a name stands twice:", name));
+                return Err(Why::of("repeated name", name));
             }
         }
         Ok(names.into_iter().map(str::to_owned).collect())
@@ -34,14 +34,14 @@ pub(super) fn connector_names(lookup: Lookup<'_>) -> Result<Option<Vec<String>>>
 fn check_name(name: &str) -> Result<(), &'static str> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.len() > NAME_CHARS_MAX {
-        return Err("a name of more than 64 characters:");
+        return Err("name of more than 64 characters");
     }
     if !name.chars().all(is_plain) {
-        return Err("a name with other characters:");
+        return Err("name with other characters");
     }
     let lower = name.to_ascii_lowercase();
     if RESERVED.contains(&lower.as_str()) || lower.starts_with("oauth2") {
-        return Err("a name that the host keeps for itself:");
+        return Err("name that the host keeps for itself");
     }
     Ok(())
 }

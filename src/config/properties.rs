@@ -142,7 +142,7 @@ impl<'a> Properties<'a> {
     /// The error for a value that is not legal.
     pub(super) fn wrong(&self, opt: &Opt, key: &str, value: &str, why: impl Into<Why>) -> Error {
         let Why { words, part } = why.into();
-        let part = part.filter(|part| part != value && !is_hidden(opt, value));
+        let part = part.filter(|_| !is_hidden(opt, value));
         let part =
             part.map_or(String::new(), |part| format!(" \"{}\"", cut(&part, PART_CHARS_MAX)));
         let (shown, legal, example) = (shown(opt, value), self.legal(opt), self.example(opt));

@@ -96,7 +96,9 @@ pub fn base_url(text: &str, api_root: &str) -> Result<BaseUrl, &'static str> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err("no host in it");
     }
-    let kept = url.path().find(api_root).map_or(url.path(), |at| &url.path()[..at]);
+    // The servers do not mind case, and browsers show an address as it was typed.
+    let at = url.path().to_ascii_lowercase().find(&api_root.to_ascii_lowercase());
+    let kept = at.map_or(url.path(), |at| &url.path()[..at]);
     let kept = kept.trim_end_matches('/').to_owned();
     url.set_path(&kept);
     url.set_query(None);
@@ -173,9 +175,11 @@ pub fn choices(text: &str, legal: &[&str]) -> Result<Vec<String>, Why> {
 pub fn names(text: &str, legal: &[&str]) -> Result<Vec<String>, Why> {
     let known = |item: &str| {
         let found = legal.iter().find(|name| name.eq_ignore_ascii_case(item));
-        // Alone it needs no repeating.
-        let words = if item == text { "unknown" } else { "unknown item" };
-        found.map(|&name| name.to_owned()).ok_or_else(|| Why::of(words, item))
+        found.map(|&name| name.to_owned()).ok_or_else(|| match item == text {
+            // Alone it needs no repeating.
+            true => "unknown".into(),
+            false => Why::of("unknown item", item),
+        })
     };
     list(text)?.into_iter().map(known).collect()
 }
@@ -322,7 +326,7 @@ mod tests {
         assert_eq!(choices("ALL", &legal), Ok(Vec::new()));
         assert_eq!(choices("Teams_Chat ,DLP", &legal).unwrap(), ["teams_chat", "dlp"]);
         assert_eq!(choices("dlp, x", &legal), Err(Why::of("unknown item", "x")));
-        assert_eq!(names("all", &legal), Err(Why::of("unknown", "all")));
+        assert_eq!(names("all", &legal), Err("unknown".into()));
         assert_eq!(list("a,b,,c"), Err("item 3 of the list is empty".into()));
     }
 

@@ -23,6 +23,7 @@ pub const PRODUCT: Product = Product {
     content_types: &["agents", "servers"],
     defaults: &[("interval", "1h")],
     span_max: Duration::ZERO,
+    is_budgeted: false,
     connect: |settings| Arc::new(ApexCentral::new(settings)),
 };
 

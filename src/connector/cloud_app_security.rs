@@ -31,6 +31,7 @@ pub const PRODUCT: Product = Product {
     content_types: &[],
     defaults: &[("interval", "5m"), ("rate_limit", "18")],
     span_max: Duration::from_secs(24 * 3600),
+    is_budgeted: true,
     connect: |settings| Arc::new(CloudAppSecurity::new(settings)),
 };
 

@@ -36,6 +36,7 @@ pub const PRODUCT: Product = Product {
     defaults: &[("interval", "60s")],
     // A failed page fails its window, so a window must not be a day's work.
     span_max: Duration::from_secs(3600),
+    is_budgeted: false,
     connect: |settings| Arc::new(EmailSecurity::new(settings)),
 };
 

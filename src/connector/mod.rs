@@ -12,7 +12,7 @@ pub mod workload_security;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Request, Response, auth::Scheme};
 use crate::page::Body;
 use crate::record::{Record, Shape};
@@ -40,6 +40,8 @@ pub struct Product {
     pub defaults: &'static [(&'static str, &'static str)],
     /// The longest window; zero for an inventory, which has none.
     pub span_max: Duration,
+    /// The vendor allows so few requests that streams which show nothing are asked less often.
+    pub is_budgeted: bool,
     /// Makes its connector.
     pub connect: fn(&Settings) -> Arc<dyn Connector>,
 }
@@ -154,9 +156,10 @@ pub fn read(connector: &dyn Connector, response: &Response, body: Body) -> Resul
     if frame.is_empty() {
         return Ok(Page { records, next: None });
     }
-    let next = connector
-        .read_frame(&frame, &records)
-        .map_err(|error| unreadable(response, &excerpt).caused_by(error))?;
+    let next = connector.read_frame(&frame, &records).map_err(|error| match error.kind() {
+        ErrorKind::Refused => error,
+        _ => unreadable(response, &excerpt).caused_by(error),
+    })?;
     Ok(Page { records, next })
 }
 

@@ -245,6 +245,9 @@ impl Task {
             self.parts.logger.info(format!("answered again after {failures} failures"));
         }
         self.backoff.reset();
+        if place.pages == 0 && self.parts.shared.mode() == Mode::Inventory {
+            self.date_sweep(&mut place, now);
+        }
         place.pages += 1;
         place.next = page.next;
         self.round_vendor_now = self.round_vendor_now.or(date);
@@ -258,6 +261,14 @@ impl Task {
         ));
         self.state = State::Offering { place, batches: batches.into() };
         self.go_on_if_offered(now);
+    }
+
+    /// A sweep shows the moment of its first answer, however long that was in coming; the next one is
+    /// due an interval later.
+    fn date_sweep(&mut self, place: &mut Place, now: Now) {
+        self.round_started = now.instant;
+        place.window = Window { start: now.time, end: now.time };
+        self.parts.shared.position().progress.postpone(place.id, now.time);
     }
 
     /// Takes the records that are news, and says so to ledger, counts and progress at once.
@@ -353,8 +364,10 @@ impl Task {
         self.restarts.reset();
         self.has_read = true;
         let mut position = self.parts.shared.position();
+        let is_log = self.parts.shared.mode() == Mode::Log;
         let vendor_now = self.round_vendor_now.filter(|&date| {
-            (date - place.window.end).abs() < delta(SKEW_CREDIBLE) && date < place.window.end
+            let is_credible = (date - place.window.end).abs() < delta(SKEW_CREDIBLE);
+            is_log && is_credible && date < place.window.end
         });
         if let Some(vendor_now) = vendor_now {
             position.progress.shorten(place.id, vendor_now - delta(SETTLE));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use in_trendmicro::config::options::{MISTAKEN, OPTIONS, Opt, Scope, find, misspellings};
 use in_trendmicro::config::{Config, Format, HandoverMode, Proxy};
-use in_trendmicro::connector::PRODUCTS;
+use in_trendmicro::connector::{PRODUCTS, Product};
 use in_trendmicro::error::{Error, ErrorKind};
 use in_trendmicro::secret::Credential;
 use proptest::prelude::*;
@@ -35,13 +35,21 @@ impl Stanza {
         Self(properties.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
-    /// The least that is right.
+    /// The least that is right for Email Security.
     fn right() -> Self {
-        Self::of(&[
-            ("connector", "email_security"),
-            ("username", "admin@example.com"),
-            ("api_key", CANARY),
-        ])
+        Self::right_for("email_security")
+    }
+
+    /// The least that is right for a product.
+    fn right_for(product: &str) -> Self {
+        let stanza = Self::of(&[("connector", product), ("api_key", CANARY)]);
+        match product {
+            "email_security" => stanza.with("username", "admin@example.com"),
+            "apex_central" => stanza
+                .with("base_url", "https://acme.manage.trendmicro.com")
+                .with("application_id", "11111111-2222-3333-4444-555555555555"),
+            _ => stanza,
+        }
     }
 
     /// With a property, which goes before any other of its name.
@@ -122,7 +130,10 @@ impl Case {
                 .replace("\\n", "\n")
         };
         let add = |stanza: Stanza, (key, value): &(String, String)| stanza.with(key, &fill(value));
-        self.properties.iter().rev().fold(Stanza::right(), add)
+        let named = self.properties.iter().find(|(key, _)| key == "connector");
+        let product = named.and_then(|(_, name)| in_trendmicro::connector::product(name));
+        let right = product.map_or_else(Stanza::right, |product| Stanza::right_for(product.name));
+        self.properties.iter().rev().fold(right, add)
     }
 }
 
@@ -130,7 +141,7 @@ impl Case {
 fn every_wrong_configuration_has_its_one_line() {
     let dir = files();
     let (mut updated, cases) = cases();
-    assert!(cases.len() >= 40, "{}", cases.len());
+    assert!(cases.len() >= 100, "{}", cases.len());
     let mut differences = String::new();
     for case in &cases {
         let said = match case.stanza(dir.path()).read() {
@@ -154,26 +165,40 @@ fn every_wrong_configuration_has_its_one_line() {
     }
 }
 
+/// What an error says to write: a property and its value, or a property to take away.
+fn advice(text: &str) -> (&str, &str) {
+    let (_, advice) = text.rsplit_once("; write: ").expect(text);
+    match advice.strip_prefix("remove ") {
+        Some(key) => (key, ""),
+        None => advice.split_once(": ").expect(text),
+    }
+}
+
 /// What holds for the text of every error, whatever was wrong.
 fn assert_readable(stanza: &Stanza, error: &Error) {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Config, "{text}");
     assert!(!text.contains(char::is_control), "one line: {text:?}");
-    assert!(!text.contains(CANARY), "a secret is shown: {text}");
-    assert!(text.contains("; legal: ") || text.contains("? legal: "), "{text}");
-    let (_, advice) = text.rsplit_once("; write: ").expect(&text);
+    assert!(!text.to_lowercase().contains(&CANARY.to_lowercase()), "a secret is shown: {text}");
+    assert!(text.contains("; legal: "), "{text}");
     // It begins with the property, as the person wrote it or would have to.
     let key = text.split([' ', ':']).next().unwrap();
-    let known = |name: &str| find(name.rsplit_once('.').map_or(name, |(_, name)| name)).is_some();
-    assert!(stanza.get(key).is_some() || known(key) || key == "db.sync", "{text}");
-    if let Some((_, rest)) = text.split_once(" = \"") {
+    let known = |name: &str| {
+        let bare = name.split_once('.').map_or(name, |(_, bare)| bare);
+        find(name).is_some() || find(bare).is_some()
+    };
+    assert!(stanza.get(key).is_some() || known(key), "{text}");
+    let rest = &text[key.len()..];
+    assert!([" = \"", ": ", " is missing"].iter().any(|start| rest.starts_with(start)), "{text}");
+    if let Some(rest) = rest.strip_prefix(" = \"") {
         let value = stanza.get(key).unwrap().replace(char::is_control, " ");
         let shown: String = value.trim().chars().take(200).collect();
         assert!(rest.starts_with(&format!("{shown}\": ")), "{text}");
     }
-    // What is to be written names a property that exists.
-    let written = advice.split(": ").next().unwrap();
-    assert!(known(written) || find(written).is_some(), "{text}");
+    // What is to be written names a property that exists, and what is to be removed is there.
+    let (meant, value) = advice(&text);
+    assert!(known(meant), "{text}");
+    assert!(!value.is_empty() || stanza.get(meant).is_some(), "{text}");
 }
 
 #[test]
@@ -195,18 +220,81 @@ fn what_an_error_says_to_write_is_right() {
         let Err(error) = stanza.read() else { panic!("{} is right", case.title) };
         let text = error.to_string();
         let wrong = text.split([' ', ':']).next().unwrap();
-        let (_, advice) = text.rsplit_once("; write: ").unwrap();
-        let (key, value) = advice.split_once(": ").expect(advice);
+        let (key, value) = advice(&text);
         if value.starts_with('/') {
             // A path of another machine.
             continue;
         }
-        let corrected = stanza.with(wrong, "").with(key, value);
-        if let Err(error) = corrected.read() {
-            let text = error.to_string();
-            assert!(!text.starts_with(key), "{}: advised {advice}, then {text}", case.title);
+        let is_default = wrong != key && key.ends_with(&format!(".{wrong}"));
+        let corrected = if is_default { stanza } else { stanza.with(wrong, "") };
+        if let Err(error) = corrected.with(key, value).read() {
+            let said = error.to_string();
+            assert!(!said.starts_with(key), "{}: {text}, then {said}", case.title);
         }
     }
+}
+
+/// A person's own value is not thrown away with the key that they mistook.
+#[test]
+fn a_mistaken_key_keeps_its_value() {
+    for (product, written, meant) in [
+        ("email_security", "intervall: 7m", "interval: 7m"),
+        ("email_security", "tls.verify: off", "tls_verify: off"),
+        ("email_security", "user: root@example.com", "username: root@example.com"),
+        ("email_security", "content_type: Policy_Events", "content_types: Policy_Events"),
+        ("email_security", "conectors: a, b", "connectors: a, b"),
+        ("cloud_app_security", "service: teams, box", "services: teams, box"),
+        ("cloud_app_security", "event_type: dlp", "event_types: dlp"),
+        ("apex_central", "appid: 1-2-3", "application_id: 1-2-3"),
+        ("apex_central", "url: https://x.example.com", "base_url: https://x.example.com"),
+        ("workload_security", "regoin: gb", "region: gb"),
+        ("workload_security", "exapnd: all", "expand: all"),
+        // What is not legal, is secret, is an address with a password, or means something else.
+        ("email_security", "intervall: 7w", "interval: 60s"),
+        ("apex_central", "intervall: 7w", "interval: 1h"),
+        ("cloud_app_security", "ratelimit: fast", "rate_limit: 18"),
+        ("workload_security", "regoin: eu", "region: us"),
+        ("email_security", "token: abc", "api_key: ${TRENDMICRO_API_KEY}"),
+        ("email_security", "http_proxy: http://p:1", "proxy: http://proxy.example.com:3128"),
+        ("email_security", "url: a@x.example.com", "base_url: https://api.tmes.trendmicro.com"),
+        ("email_security", "insecure: on", "tls_verify: on"),
+        ("email_security", "interval_min: 5", "interval: 60s"),
+    ] {
+        let (key, value) = written.split_once(": ").unwrap();
+        let bare = if key == "appid" { "application_id" } else { "" };
+        let bare = if key == "url" { "base_url" } else { bare };
+        let stanza = Stanza::right_for(product).with(bare, "").with(key, value);
+        let text = stanza.read().err().unwrap().to_string();
+        assert!(text.ends_with(&format!("; write: {meant}")), "{written}: {text}");
+    }
+}
+
+/// Every property, mistaken or not, and whatever is wrong with it.
+#[test]
+fn no_error_shows_an_address_with_a_password() {
+    let mut keys: Vec<String> = OPTIONS.iter().map(|opt| opt.name.to_owned()).collect();
+    keys.extend(MISTAKEN.iter().map(|(key, _)| (*key).to_owned()));
+    keys.extend(OPTIONS.iter().filter_map(|opt| misspellings(opt.name).next()));
+    let mut errors = 0;
+    for key in keys {
+        for value in [
+            format!("https://user:{CANARY}@x/y?z={{{CANARY}}}"),
+            format!("a, https://user:{CANARY}@x, {CANARY}"),
+            format!("ftp://{CANARY}@{CANARY}:1"),
+        ] {
+            for (product, prefix) in PRODUCTS.iter().flat_map(|one| [(one, ""), (one, "a.")]) {
+                let stanza =
+                    Stanza::right_for(product.name).with(&format!("{prefix}{key}"), &value);
+                let stanza =
+                    if prefix.is_empty() { stanza } else { stanza.with("connectors", "a") };
+                if let Err(error) = stanza.read() {
+                    assert_readable(&stanza, &error);
+                    errors += 1;
+                }
+            }
+        }
+    }
+    assert!(errors > 1_000, "{errors}");
 }
 
 #[test]
@@ -215,35 +303,68 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.queue_bytes_max, 16_000_000);
     assert_eq!(config.handover, HandoverMode::Auto);
     assert!(config.db.is_none() && config.tag_format.is_none());
-    let [connector] = config.connectors.as_slice() else { panic!("one connector") };
-    assert_eq!(connector.name, "email_security");
-    assert_eq!(connector.product.name, "email_security");
-    assert_eq!(connector.base_url.as_str(), "https://api.tmes.trendmicro.com");
-    assert_eq!(connector.username, "admin@example.com");
-    assert_eq!(connector.api_key.get().unwrap().expose(), CANARY);
-    assert!(connector.content_types.is_empty(), "all");
-    let secs = [connector.interval, connector.lookback, connector.overlap, connector.timeout];
-    assert_eq!(secs.map(|duration| duration.as_secs()), [60, 86_400, 300, 60]);
-    assert_eq!(connector.format, Format::Envelope);
-    assert_eq!((connector.tenant_name.as_deref(), connector.rate_limit), (None, None));
-    assert!(connector.tls.verify && !connector.tls.only_1_3);
-    assert!(connector.tls.ca_file.is_none() && connector.tls.client.is_none());
-    assert!(matches!(connector.proxy, Proxy::Environment));
+    for (product, base_url, interval, rate_limit) in [
+        ("email_security", "https://api.tmes.trendmicro.com", 60, None),
+        ("cloud_app_security", "https://api.tmcas.trendmicro.com", 300, Some(18)),
+        ("apex_central", "https://acme.manage.trendmicro.com", 3_600, None),
+        ("workload_security", "https://workload.us-1.cloudone.trendmicro.com/api", 3_600, None),
+    ] {
+        let config = Stanza::right_for(product).ok();
+        let [connector] = config.connectors.as_slice() else { panic!("one connector") };
+        assert_eq!((connector.name.as_str(), connector.product.name), (product, product));
+        assert_eq!(connector.base_url.as_str(), base_url);
+        assert_eq!(connector.api_key.get().unwrap().expose(), CANARY);
+        assert_eq!(connector.interval.as_secs(), interval, "{product}");
+        assert_eq!(connector.rate_limit, rate_limit, "{product}");
+        let is_log = ["email_security", "cloud_app_security"].contains(&product);
+        let logs = [connector.lookback, connector.overlap].map(|duration| duration.as_secs());
+        assert_eq!(logs, if is_log { [86_400, 300] } else { [0, 0] }, "{product}");
+        assert_eq!(connector.timeout.as_secs(), 60);
+        assert_eq!((connector.format, connector.tenant_name.as_deref()), (Format::Envelope, None));
+        assert!(connector.content_types.is_empty() && connector.event_types.is_empty(), "all");
+        let is = |name: &str, words: &[String]| match product == name {
+            true => words.len() == 1,
+            false => words.is_empty(),
+        };
+        assert!(is("cloud_app_security", &connector.services), "{:?}", connector.services);
+        assert!(is("workload_security", &connector.expand), "{:?}", connector.expand);
+        let username = if product == "email_security" { "admin@example.com" } else { "" };
+        assert_eq!(connector.username, username);
+        assert_eq!(connector.application_id.is_empty(), product != "apex_central");
+        assert!(connector.tls.verify && !connector.tls.only_1_3);
+        assert!(connector.tls.ca_file.is_none() && connector.tls.client.is_none());
+        assert!(matches!(connector.proxy, Proxy::Environment));
+    }
 }
 
-/// A property and a value for it, on top of what else it needs to be right.
-fn stanza_with(dir: &Path, opt: &Opt, value: &str) -> Stanza {
+/// Whether a product has a property.
+fn is_used(opt: &Opt, product: &Product) -> bool {
+    match opt.scope {
+        Scope::Only(products) => products.contains(&product.name),
+        Scope::Stanza | Scope::Connector => true,
+    }
+}
+
+/// The products that have a property.
+fn users(opt: &Opt) -> impl Iterator<Item = &'static Product> + use<'_> {
+    PRODUCTS.iter().copied().filter(|product| is_used(opt, product))
+}
+
+/// A property and a value for it, on top of what else it needs to be right with a product.
+fn stanza_with(dir: &Path, product: &Product, opt: &Opt, value: &str) -> Stanza {
     let value = match opt.name {
         "db" => in_dir(dir, "state.db"),
         "tls_ca_file" | "tls_crt_file" => in_dir(dir, "cert.pem"),
         name if FILES.contains(&name) => in_dir(dir, "key"),
         _ => value.to_owned(),
     };
+    let right = Stanza::right_for(product.name);
     let stanza = match opt.name {
-        "api_key_file" => Stanza::right().with("api_key", ""),
-        "tls_crt_file" => Stanza::right().with("tls_key_file", &in_dir(dir, "key")),
-        "tls_key_file" => Stanza::right().with("tls_crt_file", &in_dir(dir, "cert.pem")),
-        _ => Stanza::right(),
+        "api_key_file" => right.with("api_key", ""),
+        "tls_crt_file" => right.with("tls_key_file", &in_dir(dir, "key")),
+        "tls_key_file" => right.with("tls_crt_file", &in_dir(dir, "cert.pem")),
+        "connector" => Stanza::right_for(&value.to_lowercase()),
+        _ => right,
     };
     stanza.with(opt.name, &value)
 }
@@ -270,11 +391,11 @@ fn describe(config: &Config) -> String {
             connector.name,
             connector.product,
             connector.base_url,
-            connector.username,
-            connector.content_types,
+            [&connector.username, &connector.application_id],
+            [&connector.content_types, &connector.services, &connector.event_types],
+            (&connector.expand, connector.emit),
             connector.interval,
-            connector.lookback,
-            connector.overlap,
+            [connector.lookback, connector.overlap],
             connector.tenant_name,
             connector.format,
             connector.rate_limit,
@@ -287,44 +408,93 @@ fn describe(config: &Config) -> String {
     text
 }
 
+/// The default of a property for a product, as the table has them: `60s; apex_central 1h`.
+fn default(opt: &Opt, product: &Product) -> &'static str {
+    let mut parts = opt.default.split("; ");
+    let common = parts.next().unwrap();
+    let own = parts.find(|part| part.contains(product.name));
+    own.map_or(common, |own| own.rsplit_once(' ').unwrap().1)
+}
+
 #[test]
 fn every_default_can_be_written_and_changes_nothing() {
     let dir = files();
-    let plain = describe(&Stanza::right().ok());
-    for opt in OPTIONS.iter().filter(|opt| !opt.default.is_empty()) {
-        let written = stanza_with(dir.path(), opt, opt.default).ok();
-        assert_eq!(describe(&written), plain, "{}", opt.name);
+    for product in PRODUCTS {
+        let plain = describe(&Stanza::right_for(product.name).ok());
+        let used = OPTIONS.iter().filter(|opt| is_used(opt, product) && !opt.default.is_empty());
+        for opt in used {
+            let written = stanza_with(dir.path(), product, opt, default(opt, product)).ok();
+            assert_eq!(describe(&written), plain, "{} of {product:?}", opt.name);
+        }
     }
 }
 
 #[test]
-fn every_example_is_right() {
+fn every_example_is_right_with_every_product_that_has_the_property() {
     let dir = files();
-    for opt in OPTIONS {
-        stanza_with(dir.path(), opt, opt.example).ok();
+    for (opt, product) in OPTIONS.iter().flat_map(|opt| users(opt).map(move |one| (opt, one))) {
+        stanza_with(dir.path(), product, opt, opt.example).ok();
         if opt.scope == Scope::Stanza {
             continue;
         }
         // Also behind a connector's name.
-        let Stanza(properties) = stanza_with(dir.path(), opt, opt.example);
+        let Stanza(properties) = stanza_with(dir.path(), product, opt, opt.example);
         let prefixed = properties.iter().map(|(key, value)| (format!("a.{key}"), value.clone()));
         Stanza(prefixed.collect()).with("connectors", "a").ok();
     }
 }
 
 #[test]
+fn a_property_of_another_product_is_refused() {
+    let dir = files();
+    for product in PRODUCTS {
+        for opt in OPTIONS.iter().filter(|opt| !is_used(opt, product)) {
+            let Stanza(other) =
+                stanza_with(dir.path(), users(opt).next().unwrap(), opt, opt.example);
+            let (_, value) = other.iter().find(|(key, _)| key == opt.name).unwrap();
+            let stanza = Stanza::right_for(product.name).with(opt.name, value);
+            let error = stanza.read().err().unwrap_or_else(|| panic!("{} is taken", opt.name));
+            assert_readable(&stanza, &error);
+            let text = error.to_string();
+            assert!(text.contains(&format!("not used by connector {}", product.name)), "{text}");
+            assert!(text.ends_with(&format!("; write: remove {}", opt.name)), "{text}");
+        }
+    }
+}
+
+#[test]
 fn every_word_that_is_called_legal_is() {
     let dir = files();
-    let stanza = |opt: &Opt, word: &str| stanza_with(dir.path(), opt, word).read();
-    for name in
-        ["connector", "region", "format", "handover", "db.sync", "tls_verify", "tls_min_version"]
-    {
+    let stanza = |product: &Product, opt: &Opt, word: &str| {
+        stanza_with(dir.path(), product, opt, word).read()
+    };
+    let is_choice = |product: &Product, opt: &Opt, word: &str| {
+        let name = opt.name;
+        assert!(stanza(product, opt, word).is_ok(), "{name}: {word}");
+        assert!(stanza(product, opt, &word.to_uppercase()).is_ok(), "{name}: {word} in capitals");
+        assert!(stanza(product, opt, &format!("{word}x")).is_err(), "{name}: {word}x");
+    };
+    let choices =
+        ["connector", "emit", "format", "handover", "db.sync", "tls_verify", "tls_min_version"];
+    for name in choices {
         let opt = find(name).unwrap();
-        for word in opt.legal.split(", ") {
-            assert!(stanza(opt, word).is_ok(), "{name}: {word}");
-            assert!(stanza(opt, &word.to_uppercase()).is_ok(), "{name}: case does not matter");
-            assert!(stanza(opt, &format!("{word}x")).is_err(), "{name}: {word}x");
+        for product in users(opt) {
+            opt.legal.split(", ").for_each(|word| is_choice(product, opt, word));
         }
+    }
+    for name in ["services", "event_types", "expand"] {
+        let opt = find(name).unwrap();
+        let (_, words) =
+            opt.legal.split_once("such as ").or(opt.legal.split_once("list of ")).unwrap();
+        for word in words.split(", ").chain(["all"]) {
+            users(opt).for_each(|product| is_choice(product, opt, word));
+        }
+    }
+    let opt = find("content_types").unwrap();
+    for product in users(opt) {
+        product.content_types.iter().for_each(|word| is_choice(product, opt, word));
+        is_choice(product, opt, "all");
+        assert!(stanza(product, opt, &product.content_types.join(" , ")).is_ok());
     }
     for (name, words) in [
         ("interval", ["1s", "30", "30s", "5m", "1h", "1d"].as_slice()),
@@ -332,27 +502,124 @@ fn every_word_that_is_called_legal_is() {
         ("overlap", &["0s", "0", "24h"]),
         ("timeout", &["1s", "10m", "600"]),
         ("queue_limit", &["1M", "16M", "16000000", "1G", "16MB"]),
-        ("rate_limit", &["none", "1", "6000", "18/min"]),
-        ("content_types", &["all", "policy_events", "blocked_traffic , policy_events"]),
-        ("proxy", &["off", "http://p:1", "https://user:pass@p"]),
+        ("rate_limit", &["none", "None", "OFF", "1", "6000", "18/min", "18/Min"]),
+        ("services", &["exchange, teams_chat", "Box"]),
+        ("event_types", &["dlp,ransomware"]),
+        ("expand", &["COMPUTERSTATUS, sap"]),
+        ("application_id", &["x", "A-1"]),
+        ("proxy", &["off", "Off", "http://p:1", "HTTPS://user:pass@p"]),
         ("tag_format", &["x", "{connector}", "{content_type}.{connector}"]),
         ("connectors", &["a", "a,b", "A-1 , b_2"]),
     ] {
-        for word in words {
-            assert!(stanza(find(name).unwrap(), word).is_ok(), "{name}: {word}");
+        let opt = find(name).unwrap();
+        for (word, product) in words.iter().flat_map(|word| users(opt).map(move |one| (word, one)))
+        {
+            assert!(stanza(product, opt, word).is_ok(), "{name}: {word} with {product:?}");
         }
     }
 }
 
+/// What is chosen in any case reaches the vendor as the vendor spells it.
 #[test]
-fn every_region_has_its_host() {
-    for product in PRODUCTS {
-        assert!(!product.regions.is_empty(), "{product:?}");
-        for (region, host) in product.regions {
-            let stanza = Stanza::right().with("connector", product.name).with("region", region);
-            let config = stanza.ok();
-            assert_eq!(config.connectors[0].base_url.as_str(), format!("https://{host}"));
-            assert_eq!(config.connectors[0].base_url.authority(), *host);
+fn words_are_kept_as_the_vendor_spells_them() {
+    let read = |product: &str, key: &str, value: &str| {
+        let config = Stanza::right_for(product).with(key, value).ok();
+        let [connector] = config.connectors.as_slice() else { panic!("one connector") };
+        let lists = [
+            &connector.content_types,
+            &connector.services,
+            &connector.event_types,
+            &connector.expand,
+        ];
+        let of_key = ["content_types", "services", "event_types", "expand"];
+        lists[of_key.iter().position(|name| *name == key).unwrap()].clone()
+    };
+    let apex = read("apex_central", "content_types", "Servers,AGENTS");
+    assert_eq!(apex, ["servers", "agents"]);
+    assert_eq!(read("cloud_app_security", "services", "TEAMS_chat"), ["teams_chat"]);
+    assert_eq!(read("cloud_app_security", "event_types", "DLP"), ["dlp"]);
+    let expand = read("workload_security", "expand", "esxsummary, sap, NONE");
+    assert_eq!(expand, ["ESXSummary", "SAP", "none"]);
+    for (product, key) in [
+        ("email_security", "content_types"),
+        ("cloud_app_security", "services"),
+        ("cloud_app_security", "event_types"),
+    ] {
+        assert!(read(product, key, "All").is_empty(), "{key}: all is an empty list");
+    }
+}
+
+/// The vendor's addresses, written down a second time.
+const REGIONS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "email_security",
+        &[
+            ("us", "api.tmes.trendmicro.com"),
+            ("eu", "api.tmes.trendmicro.eu"),
+            ("au", "api.tmes-anz.trendmicro.com"),
+            ("jp", "api.tmems-jp.trendmicro.com"),
+            ("sg", "api.tmes-sg.trendmicro.com"),
+            ("in", "api.tmes-in.trendmicro.com"),
+            ("uae", "api.tmes-uae.trendmicro.com"),
+            ("uk", "api.tmes-uk.trendmicro.com"),
+        ],
+    ),
+    (
+        "cloud_app_security",
+        &[
+            ("us", "api.tmcas.trendmicro.com"),
+            ("eu", "api-eu.tmcas.trendmicro.com"),
+            ("jp", "api.tmcas.trendmicro.co.jp"),
+            ("au", "api-au.tmcas.trendmicro.com"),
+            ("uk", "api.tmcas.trendmicro.co.uk"),
+            ("ca", "api-ca.tmcas.trendmicro.com"),
+            ("sg", "api.tmcas.trendmicro.com.sg"),
+            ("in", "api-in.tmcas.trendmicro.com"),
+        ],
+    ),
+    ("apex_central", &[]),
+    (
+        "workload_security",
+        &[
+            ("us", "workload.us-1.cloudone.trendmicro.com"),
+            ("au", "workload.au-1.cloudone.trendmicro.com"),
+            ("de", "workload.de-1.cloudone.trendmicro.com"),
+            ("sg", "workload.sg-1.cloudone.trendmicro.com"),
+            ("in", "workload.in-1.cloudone.trendmicro.com"),
+            ("jp", "workload.jp-1.cloudone.trendmicro.com"),
+            ("ca", "workload.ca-1.cloudone.trendmicro.com"),
+            ("gb", "workload.gb-1.cloudone.trendmicro.com"),
+        ],
+    ),
+];
+
+#[test]
+fn every_region_of_every_product_has_its_host() {
+    for (product, (name, regions)) in PRODUCTS.iter().zip(REGIONS) {
+        assert_eq!(product.name, *name);
+        assert_eq!(product.regions.len(), regions.len(), "{name}");
+        for (region, host) in *regions {
+            for region in [(*region).to_owned(), region.to_uppercase()] {
+                let config = Stanza::right_for(name).with("region", &region).ok();
+                let base_url = &config.connectors[0].base_url;
+                assert_eq!(base_url.authority(), *host, "{name} {region}");
+                let path = if *name == "workload_security" { "/api" } else { "" };
+                assert_eq!(base_url.as_str(), format!("https://{host}{path}"));
+            }
+        }
+        // An address goes before a region, which must be one all the same.
+        if let Some((region, _)) = regions.last() {
+            let stanza = Stanza::right_for(name).with("base_url", "https://gateway.example.com");
+            let config = stanza.clone().with("region", region).ok();
+            assert_eq!(config.connectors[0].base_url.as_str(), "https://gateway.example.com");
+            assert!(stanza.with("region", "mars").read().is_err());
+        }
+        // A region of another product is none of this one's.
+        let own = |region: &str| regions.iter().any(|(name, _)| *name == region);
+        let others = REGIONS.iter().flat_map(|(_, regions)| *regions);
+        for (region, _) in others.filter(|(region, _)| !own(region)) {
+            let stanza = Stanza::right_for(name).with("region", region);
+            assert_readable(&stanza, &stanza.read().err().unwrap());
         }
     }
 }
@@ -378,6 +645,81 @@ fn pasted_addresses_are_cut_to_the_root() {
         let config = Stanza::right().with("base_url", pasted).ok();
         assert_eq!(config.connectors[0].base_url.as_str(), root, "{pasted}");
     }
+    for (product, pasted, root) in [
+        (
+            "cloud_app_security",
+            "https://api-eu.tmcas.trendmicro.com/v1/siem/security_events?service=exchange&event=dlp",
+            "https://api-eu.tmcas.trendmicro.com",
+        ),
+        (
+            "apex_central",
+            "https://acme.manage.trendmicro.com/WebApp/index.html#/dashboard",
+            "https://acme.manage.trendmicro.com",
+        ),
+        ("apex_central", "https://10.0.0.7:8443/webapp/", "https://10.0.0.7:8443"),
+        (
+            "workload_security",
+            "workload.de-1.cloudone.trendmicro.com/api/computers/search?expand=none",
+            "https://workload.de-1.cloudone.trendmicro.com/api",
+        ),
+        (
+            "workload_security",
+            "https://dsm.example.com:4119/api/",
+            "https://dsm.example.com:4119/api",
+        ),
+    ] {
+        let config = Stanza::right_for(product).with("base_url", pasted).ok();
+        assert_eq!(config.connectors[0].base_url.as_str(), root, "{pasted}");
+    }
+}
+
+/// All four products in one stanza: a default reaches those that have the property, and no other.
+#[test]
+fn a_default_for_all_is_for_those_that_use_it() {
+    let stanza = Stanza::of(&[
+        ("connectors", "mail, saas, apex, cloud"),
+        ("mail.connector", "email_security"),
+        ("saas.connector", "cloud_app_security"),
+        ("apex.connector", "apex_central"),
+        ("cloud.connector", "workload_security"),
+        ("api_key", CANARY),
+        ("username", "admin@example.com"),
+        ("application_id", "1-2-3"),
+        ("services", "teams"),
+        ("event_types", "dlp"),
+        ("expand", "tasks"),
+        ("region", "au"),
+        ("lookback", "2h"),
+        ("apex.base_url", "https://acme.manage.trendmicro.com"),
+        ("apex.content_types", "agents"),
+        ("interval", "2m"),
+        ("saas.interval", "10m"),
+        ("saas.rate_limit", "9"),
+    ]);
+    let config = stanza.ok();
+    let [mail, saas, apex, cloud] = config.connectors.as_slice() else { panic!("four") };
+    let each = [mail, saas, apex, cloud];
+    assert_eq!(each.map(|one| one.username.as_str()), ["admin@example.com", "", "", ""]);
+    assert_eq!(each.map(|one| one.application_id.as_str()), ["", "", "1-2-3", ""]);
+    assert_eq!(each.map(|one| one.services.join(",")), ["", "teams", "", ""]);
+    assert_eq!(each.map(|one| one.event_types.join(",")), ["", "dlp", "", ""]);
+    assert_eq!(each.map(|one| one.expand.join(",")), ["", "", "", "tasks"]);
+    assert_eq!(each.map(|one| one.content_types.join(",")), ["", "", "agents", ""]);
+    assert_eq!(each.map(|one| one.interval.as_secs()), [120, 600, 120, 120]);
+    assert_eq!(each.map(|one| one.lookback.as_secs()), [7_200, 7_200, 0, 0]);
+    assert_eq!(each.map(|one| one.rate_limit), [None, Some(9), None, None]);
+    let authorities = each.map(|one| one.base_url.authority());
+    assert_eq!(
+        authorities,
+        [
+            "api.tmes-anz.trendmicro.com",
+            "api-au.tmcas.trendmicro.com",
+            "acme.manage.trendmicro.com",
+            "workload.au-1.cloudone.trendmicro.com",
+        ]
+    );
+    let wrong = stanza.with("saas.username", "root@example.com").read().err().unwrap().to_string();
+    assert!(wrong.starts_with("saas.username = \"root@example.com\": not used by"), "{wrong}");
 }
 
 #[test]
@@ -426,6 +768,25 @@ fn connectors_gives_as_many_as_it_names_and_has_a_bound() {
     assert!(error.contains("more than 256 connectors"), "{error}");
 }
 
+/// A key file for one connector goes before a key for all, and the other way round.
+#[test]
+fn the_key_of_one_connector_beats_the_key_for_all() {
+    let dir = files();
+    let file = in_dir(dir.path(), "key");
+    let stanza = Stanza::right().with("connectors", "one, other");
+    for (stanza, is_file) in [
+        (stanza.clone().with("one.api_key_file", &file), [true, false]),
+        (
+            stanza.with("api_key", "").with("api_key_file", &file).with("one.api_key", CANARY),
+            [false, true],
+        ),
+    ] {
+        let config = stanza.ok();
+        let is = |at: usize| matches!(&*config.connectors[at].api_key, Credential::File(_));
+        assert_eq!([is(0), is(1)], is_file);
+    }
+}
+
 #[test]
 fn a_key_file_is_read_and_read_again() {
     let dir = files();
@@ -470,10 +831,11 @@ proptest! {
     #[test]
     fn no_value_of_any_key_panics_or_makes_an_unreadable_error(
         properties in prop::collection::vec((any_key(), any_value()), 1..4),
+        product in prop::sample::select(PRODUCTS),
         has_names in any::<bool>(),
     ) {
         let mut stanza = Stanza(properties);
-        stanza.0.extend(Stanza::right().0);
+        stanza.0.extend(Stanza::right_for(product.name).0);
         if has_names {
             stanza = stanza.with("connectors", "a, b");
         }
@@ -487,11 +849,15 @@ proptest! {
 
     /// Whatever else is wrong, and wherever the key stands, no error shows it.
     #[test]
-    fn no_error_shows_the_key(wrong in (any_key(), any_value()), in_file in any::<bool>()) {
+    fn no_error_shows_the_key(
+        wrong in (any_key(), any_value()),
+        product in prop::sample::select(PRODUCTS),
+        in_file in any::<bool>(),
+    ) {
         prop_assume!(!wrong.1.contains(CANARY));
         let dir = files();
         let mut stanza = Stanza(vec![wrong]);
-        stanza.0.extend(Stanza::right().0);
+        stanza.0.extend(Stanza::right_for(product.name).0);
         if in_file {
             stanza.0.retain(|(key, _)| key != "api_key");
             stanza = stanza.with("api_key_file", &in_dir(dir.path(), "key"));

@@ -9,5 +9,6 @@ mod header;
 mod host_traps;
 mod http;
 mod poller;
+mod rig;
 mod support;
 mod tidy;

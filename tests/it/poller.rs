@@ -1,496 +1,20 @@
-//! The poller's machine against a scripted vendor, on a clock that the test turns.
+//! What the poller's machine asks for and when, and that every record arrives once.
 //!
-//! Nothing here waits, and no thread runs: the machine says what to do, the vendor of this file
-//! answers, the real committer commits. So an hour takes a moment, and a failure can be repeated.
+//! The vendor and the clock are those of the rig.
 
 #![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::TimeDelta;
 use fastrand::Rng;
-use in_trendmicro::batch::Batch;
-use in_trendmicro::checkpoint::{Change, Saved, Store};
-use in_trendmicro::clock::{Stop, Time};
-use in_trendmicro::commit::{Committer, Message, StreamState};
-use in_trendmicro::config::Format;
-use in_trendmicro::connector::{self, Connector, Mode, Settings};
-use in_trendmicro::envelope::Envelope;
-use in_trendmicro::error::{Error, ErrorKind, Result};
-use in_trendmicro::http::limiter::Priority;
-use in_trendmicro::http::{Request, Response};
-use in_trendmicro::log::{Level, Log, Logger};
-use in_trendmicro::poller::{Now, Poller, Rhythm, Step, TaskParts};
-use in_trendmicro::queue::Queue;
+use in_trendmicro::connector::Settings;
+use in_trendmicro::error::Error;
+use in_trendmicro::http::Response;
+use in_trendmicro::poller::{Rhythm, Step};
 use in_trendmicro::window::{Policy, SETTLE};
 use proptest::prelude::*;
 
-const START: i64 = 1_700_000_000;
-const INTERVAL: Duration = Duration::from_secs(60);
-const RHYTHM: Rhythm = Rhythm { interval: INTERVAL, is_budgeted: false };
-const HOUR: u64 = 3_600;
-const TYPES: [&str; 3] = ["accepted_traffic", "blocked_traffic", "policy_events"];
-
-fn at(secs: i64) -> Time {
-    Time::from_timestamp(secs, 0).unwrap()
-}
-
-/// One record of the vendor.
-#[derive(Clone, Copy, Debug)]
-struct Mail {
-    number: u64,
-    stream: usize,
-    /// When it was generated, in seconds after `START`.
-    generated: i64,
-    /// How many seconds later it can be seen.
-    late: i64,
-}
-
-/// One request as the vendor saw it.
-#[derive(Clone, Debug, PartialEq)]
-struct Asked {
-    /// Seconds after `START`.
-    at: f64,
-    stream: usize,
-    /// The window, in seconds after `START`.
-    start: i64,
-    end: i64,
-    token: Option<String>,
-    is_live: bool,
-}
-
-/// What goes wrong with one request.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    Status(u16),
-    RetryAfter(u64),
-    Timeout,
-    Reset,
-    Garbage,
-    /// The answer's token leads back to the page it came with.
-    Circle,
-}
-
-fn answer(status: u16) -> Response {
-    Response { status, ..Response::default() }
-}
-
-/// A vendor: records, pages and tokens, and nothing of HTTP but what the machine reads.
-struct Vendor {
-    mails: Vec<Mail>,
-    page_size: usize,
-    rng: Rng,
-    /// The pages behind each token.
-    tokens: HashMap<String, Vec<u64>>,
-    sends_date: bool,
-    /// Ends a window with a token to an empty page, as the real one may.
-    trails: bool,
-}
-
-impl Vendor {
-    fn answer(&mut self, asked: &Asked, now: Time, is_circle: bool) -> (Response, String) {
-        let numbers = match &asked.token {
-            Some(token) => match self.tokens.get(token) {
-                Some(rest) => rest.clone(),
-                None => return (answer(400), String::new()),
-            },
-            None => self.select(asked, now),
-        };
-        let (page, rest) = numbers.split_at(numbers.len().min(self.page_size));
-        let mut body = format!("{{\"logs\":[{}]", self.records(page));
-        if is_circle {
-            let token = asked.token.clone().unwrap_or_else(|| format!("c{}", self.tokens.len()));
-            body.push_str(&format!(",\"nextToken\":\"{token}\""));
-            self.tokens.insert(token, numbers);
-        } else if !rest.is_empty() || (self.trails && !page.is_empty()) {
-            let token = format!("t{}+/=", self.tokens.len());
-            body.push_str(&format!(",\"nextToken\":\"{token}\""));
-            self.tokens.insert(token, rest.to_vec());
-        }
-        body.push('}');
-        (answer(200), body)
-    }
-
-    /// What a window shows at `now`, in an order that means nothing.
-    fn select(&mut self, asked: &Asked, now: Time) -> Vec<u64> {
-        let now_secs = now.timestamp() - START;
-        let is_shown = |mail: &&Mail| {
-            mail.stream == asked.stream
-                && (asked.start..=asked.end).contains(&mail.generated)
-                && mail.generated + mail.late <= now_secs
-        };
-        let mut numbers: Vec<u64> = self.mails.iter().filter(is_shown).map(|m| m.number).collect();
-        self.rng.shuffle(&mut numbers);
-        numbers
-    }
-
-    fn records(&self, numbers: &[u64]) -> String {
-        let record = |number: &u64| {
-            let mail = &self.mails[*number as usize];
-            let time = at(START + mail.generated).format("%Y-%m-%dT%H:%M:%SZ");
-            format!("{{\"genTime\":\"{time}\",\"timestamp\":\"{time}\",\"number\":{number}}}")
-        };
-        numbers.iter().map(record).collect::<Vec<_>>().join(",")
-    }
-}
-
-/// A store that outlives its committers.
-#[derive(Clone, Default)]
-struct Memory(Arc<Mutex<BTreeMap<String, Saved>>>);
-
-impl Store for Memory {
-    fn load(&mut self, stream: &str) -> Result<Saved> {
-        let mut all = self.0.lock().unwrap();
-        let Saved { cursor, ids } = all.entry(stream.to_owned()).or_default();
-        Ok(Saved { cursor: *cursor, ids: ids.clone() })
-    }
-
-    fn commit(&mut self, changes: &[Change]) -> Result<()> {
-        let mut all = self.0.lock().unwrap();
-        for change in changes {
-            let saved = all.entry(change.stream.clone()).or_default();
-            for (until, ids) in &change.delivered {
-                saved.ids.extend(ids.iter().map(|id| (*until, *id)));
-            }
-            saved.cursor = change.cursor.or(saved.cursor);
-            if let Some(before) = change.forget_before {
-                saved.ids.retain(|(until, _)| *until >= before);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What goes wrong, request by request.
-type Script = Box<dyn FnMut(&Asked, usize) -> Option<Fault>>;
-
-/// The machine with everything around it.
-struct Rig {
-    vendor: Vendor,
-    script: Script,
-    connector: Arc<dyn Connector>,
-    policy: Policy,
-    store: Memory,
-    streams: Vec<Arc<StreamState>>,
-    poller: Poller,
-    queue: Arc<Queue>,
-    /// Batches that the host has not confirmed, with the second from which it will.
-    handed: Vec<(f64, Batch)>,
-    /// How long the host takes to confirm, in seconds.
-    confirms_after: f64,
-    /// How often each record was committed.
-    delivered: BTreeMap<u64, u32>,
-    asked: Vec<Asked>,
-    log: Arc<Log>,
-    lines: Vec<String>,
-    /// Zero of the monotonic clock, and the seconds since.
-    zero: Instant,
-    elapsed: f64,
-    /// The second up to which the test lets the machine sleep.
-    until: f64,
-    /// Our clock minus the vendor's, in seconds.
-    ahead: i64,
-    /// How long a request takes, in seconds.
-    latency: f64,
-    /// Until when everybody with this credential waits.
-    held_until: f64,
-    /// What spreads the waits.
-    random: f64,
-}
-
-impl Rig {
-    fn new(content_types: &[&str], policy: Policy) -> Self {
-        let product = connector::product("email_security").unwrap();
-        let connector = (product.connect)(&Settings {
-            content_types: content_types.iter().map(|&name| name.to_owned()).collect(),
-            ..Settings::default()
-        });
-        let zero = Instant::now();
-        let log = Log::new(Level::Debug);
-        let logger = Logger::new(Arc::clone(&log), "");
-        let nobody = Poller::new(Arc::clone(&connector), RHYTHM, logger, Vec::new(), zero);
-        let mut rig = Self {
-            vendor: Vendor {
-                mails: Vec::new(),
-                page_size: 500,
-                rng: Rng::with_seed(1),
-                tokens: HashMap::new(),
-                sends_date: true,
-                trails: false,
-            },
-            script: Box::new(|_, _| None),
-            connector,
-            policy,
-            store: Memory::default(),
-            streams: Vec::new(),
-            poller: nobody,
-            queue: Arc::new(Queue::new(usize::MAX)),
-            handed: Vec::new(),
-            confirms_after: 0.0,
-            delivered: BTreeMap::new(),
-            asked: Vec::new(),
-            log,
-            lines: Vec::new(),
-            zero,
-            elapsed: 0.0,
-            until: f64::INFINITY,
-            ahead: 0,
-            latency: 0.2,
-            held_until: 0.0,
-            random: 0.5,
-        };
-        rig.restart();
-        rig
-    }
-
-    /// One stream with a lookback of so many hours.
-    fn one(lookback_hours: u64) -> Self {
-        Self::new(&TYPES[..1], policy(lookback_hours * HOUR, 300))
-    }
-
-    /// Ends the process and starts it again: what was not committed is forgotten.
-    fn restart(&mut self) {
-        self.handed.clear();
-        self.queue = Arc::new(Queue::new(usize::MAX));
-        let load = |stream: &connector::Stream| {
-            let key = stream.content_type.to_owned();
-            let saved = self.store.clone().load(&key).unwrap();
-            Arc::new(StreamState::new(key, self.policy, Mode::Log, saved))
-        };
-        self.streams = self.connector.streams().iter().map(load).collect();
-        self.poller = self.new_poller();
-    }
-
-    fn new_poller(&self) -> Poller {
-        let logger = Logger::new(Arc::clone(&self.log), "");
-        let parts = self.connector.streams().iter().zip(&self.streams).enumerate();
-        let parts = parts.map(|(index, (stream, shared))| TaskParts {
-            index,
-            shared: Arc::clone(shared),
-            envelope: Envelope::new(Format::Raw, stream, "mail", None),
-            tag: None,
-            logger: logger.child(stream.content_type),
-        });
-        let connector = Arc::clone(&self.connector);
-        Poller::new(connector, RHYTHM, logger.clone(), parts.collect(), self.now().instant)
-    }
-
-    fn vendor_now(&self) -> Time {
-        at(START) + TimeDelta::milliseconds((self.elapsed * 1e3) as i64)
-    }
-
-    fn now(&self) -> Now {
-        let time = self.vendor_now() + TimeDelta::seconds(self.ahead);
-        Now { time, instant: self.zero + Duration::from_secs_f64(self.elapsed) }
-    }
-
-    /// Adds a record and returns its number.
-    fn mail(&mut self, stream: usize, generated: i64, late: i64) -> u64 {
-        let number = self.vendor.mails.len() as u64;
-        self.vendor.mails.push(Mail { number, stream, generated, late });
-        number
-    }
-
-    /// Adds one record each so many seconds.
-    fn mails(&mut self, span: std::ops::Range<i64>, every: usize) {
-        for stream in 0..self.streams.len() {
-            for secs in span.clone().step_by(every) {
-                self.mail(stream, secs, 0);
-            }
-        }
-    }
-
-    /// Does what the machine says, once.
-    fn step(&mut self) {
-        match self.poller.next(self.now()) {
-            // Waking early is always allowed, and lets a test look at a moment of its choice.
-            Step::Sleep(wait) => {
-                let wakes = self.elapsed + wait.as_secs_f64().max(1e-6);
-                self.elapsed = wakes.min(self.until.max(self.elapsed));
-            }
-            Step::Fetch { stream, request, priority } => self.fetch(stream, &request, priority),
-            Step::Offer { stream, batch } => {
-                assert!(self.queue.push(batch, &Stop::default()).is_ok());
-                let taken = self.queue.take(usize::MAX, usize::MAX);
-                let due = self.elapsed + self.confirms_after;
-                self.handed.extend(taken.into_iter().map(|batch| (due, batch)));
-                self.poller.offered(stream, self.now());
-            }
-        }
-        let mut messages: Vec<Message> =
-            self.poller.take_read().into_iter().map(Message::Read).collect();
-        let elapsed = self.elapsed;
-        let (due, rest) = std::mem::take(&mut self.handed)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(due, _)| *due <= elapsed);
-        self.handed = rest;
-        let due: Vec<Batch> = due.into_iter().map(|(_, batch)| batch).collect();
-        for batch in &due {
-            numbers(batch).for_each(|number| *self.delivered.entry(number).or_default() += 1);
-        }
-        if !due.is_empty() {
-            messages.push(Message::Confirmed(due));
-        }
-        self.commit(messages);
-        self.lines.extend(self.log.take().into_iter().map(|line| line.text));
-    }
-
-    /// Lets the real committer work through `messages`.
-    fn commit(&self, messages: Vec<Message>) {
-        if messages.is_empty() {
-            return;
-        }
-        let (sender, receiver) = mpsc::channel();
-        messages.into_iter().for_each(|message| sender.send(message).unwrap());
-        drop(sender);
-        let committer = Committer {
-            streams: self.streams.clone(),
-            store: Box::new(self.store.clone()),
-            queue: Arc::clone(&self.queue),
-            stop: Stop::default(),
-            logger: Logger::new(Arc::clone(&self.log), ""),
-        };
-        committer.run(&receiver);
-    }
-
-    fn fetch(&mut self, stream: usize, request: &Request, priority: Priority) {
-        self.elapsed = self.elapsed.max(self.held_until);
-        let content_type = self.connector.streams()[stream].content_type;
-        let is_live = priority == Priority::Live;
-        let asked = parse(request, stream, content_type, self.elapsed, is_live);
-        let fault = (self.script)(&asked, self.asked.len());
-        self.asked.push(asked.clone());
-        let vendor_now = self.vendor_now();
-        self.elapsed += self.latency;
-        let mut result = match fault {
-            None => Ok(self.vendor.answer(&asked, vendor_now, false)),
-            Some(Fault::Circle) => Ok(self.vendor.answer(&asked, vendor_now, true)),
-            Some(Fault::Status(status)) => Ok((answer(status), String::new())),
-            Some(Fault::RetryAfter(secs)) => {
-                let retry_after = Some(Duration::from_secs(secs));
-                Ok((Response { retry_after, ..answer(429) }, String::new()))
-            }
-            Some(Fault::Timeout) => Err(Error::new(ErrorKind::Narrow, "no whole answer")),
-            Some(Fault::Reset) => Err(Error::retry("the connection failed")),
-            Some(Fault::Garbage) => {
-                let (response, mut body) = self.vendor.answer(&asked, vendor_now, false);
-                body.pop();
-                Ok((response, body))
-            }
-        };
-        if let Ok((response, _)) = &mut result {
-            response.date = self.vendor.sends_date.then(|| at(vendor_now.timestamp()));
-        }
-        let result = result.and_then(|(response, body)| {
-            let mut reader = self.poller.reader(stream);
-            reader.feed(body.as_bytes())?;
-            Ok((response, reader.finish()?))
-        });
-        let hold = self.poller.fetched(stream, result, self.now(), self.random);
-        if let Some(hold) = hold {
-            self.held_until = self.elapsed + hold.as_secs_f64();
-        }
-    }
-
-    /// Goes on until so many seconds after the start; a machine that spins does not get there.
-    fn run_until(&mut self, secs: f64) {
-        let mut steps = 0;
-        self.until = secs;
-        while self.elapsed < secs {
-            self.step();
-            steps += 1;
-            assert!(steps < 400_000, "spins at {} s: {:?}", self.elapsed, self.asked.last());
-        }
-    }
-
-    /// Goes on until the machine has sent so many requests.
-    fn run_requests(&mut self, count: usize) {
-        let end = self.asked.len() + count;
-        self.until = f64::INFINITY;
-        for _ in 0..400_000 {
-            if self.asked.len() >= end {
-                return;
-            }
-            self.step();
-        }
-        panic!("{} of {end} requests", self.asked.len());
-    }
-
-    /// The committed cursor, in seconds after `START`.
-    fn cursor(&self, stream: usize) -> Option<i64> {
-        let position = self.streams[stream].position();
-        position.progress.cursor().map(|cursor| cursor.timestamp() - START)
-    }
-
-    /// Everything the vendor generated in `span` is here, each record once.
-    fn assert_complete(&self, span: std::ops::Range<i64>) {
-        for mail in self.vendor.mails.iter().filter(|mail| span.contains(&mail.generated)) {
-            let count = self.delivered.get(&mail.number).copied().unwrap_or(0);
-            assert_eq!(count, 1, "{mail:?} was delivered {count} times\n{}", self.history(mail));
-        }
-        for stream in &self.streams {
-            assert!(stream.position().is_balanced(), "{:?}", stream.position().counts);
-        }
-        let astray: Vec<_> = self.lines.iter().filter(|line| line.contains("astray")).collect();
-        assert!(astray.is_empty(), "{astray:?}");
-    }
-
-    /// The requests whose windows should have shown a record.
-    fn history(&self, mail: &Mail) -> String {
-        let windows = self.asked.iter().filter(|asked| {
-            asked.stream == mail.stream && (asked.start..=asked.end).contains(&mail.generated)
-        });
-        windows.map(|asked| format!("{asked:?}\n")).collect()
-    }
-}
-
-fn policy(lookback: u64, overlap: u64) -> Policy {
-    let (lookback, overlap) = (Duration::from_secs(lookback), Duration::from_secs(overlap));
-    Policy { lookback, overlap, span_max: Duration::from_secs(HOUR) }
-}
-
-/// The numbers of a batch's records, read by an independent decoder.
-fn numbers(batch: &Batch) -> impl Iterator<Item = u64> + use<> {
-    let mut rest = batch.bytes.as_slice();
-    let mut found = Vec::new();
-    let mut events = 0;
-    while !rest.is_empty() {
-        let event = rmpv::decode::read_value(&mut rest).expect("a whole event");
-        let [_, body] = event.as_array().unwrap().as_slice() else { panic!("time and body") };
-        let members = body.as_map().unwrap();
-        let number = members.iter().find(|(key, _)| key.as_str() == Some("number"));
-        found.extend(number.map(|(_, number)| number.as_u64().unwrap()));
-        events += 1;
-    }
-    assert_eq!(events, batch.records());
-    found.into_iter()
-}
-
-fn parse(
-    request: &Request,
-    stream: usize,
-    content_type: &str,
-    elapsed: f64,
-    is_live: bool,
-) -> Asked {
-    let url = url::Url::parse(&format!("http://x{}", request.target)).unwrap();
-    let query: HashMap<String, String> = url.query_pairs().into_owned().collect();
-    match content_type {
-        "policy_events" => assert_eq!(url.path(), "/api/v1/log/policyeventlog"),
-        other => {
-            assert_eq!(url.path(), "/api/v1/log/mailtrackinglog");
-            assert_eq!(query["type"], other);
-        }
-    }
-    let secs = |key: &str| {
-        Time::from_timestamp(0, 0)
-            .map_or(0, |_| query[key].parse::<Time>().unwrap().timestamp() - START)
-    };
-    let (start, end) = (secs("start"), secs("end"));
-    Asked { at: elapsed, stream, start, end, token: query.get("token").cloned(), is_live }
-}
+use crate::rig::{Asked, Fault, HOUR, Rig, Script, TYPES, answer, policy, settings, words};
 
 #[test]
 fn a_round_covers_from_behind_the_cursor_to_now_and_stays_as_it_is() {
@@ -845,6 +369,379 @@ fn batches_of_a_poller_that_died_hold_the_cursor() {
     assert!(rig.cursor(0).is_some());
 }
 
+/// A rhythm in seconds.
+fn rhythm(secs: u64, is_budgeted: bool) -> Rhythm {
+    Rhythm { interval: Duration::from_secs(secs), is_budgeted }
+}
+
+/// Cloud App Security with some of its services, as it is by default.
+fn cloud_app_security(services: &[&str], event_types: &[&str]) -> Rig {
+    let settings =
+        Settings { services: words(services), event_types: words(event_types), ..settings() };
+    let policy = Policy { span_max: Duration::from_secs(24 * HOUR), ..policy(HOUR, 300) };
+    Rig::of("cloud_app_security", settings, policy, rhythm(300, true))
+}
+
+/// An inventory, swept every hour, with so many machines in each stream.
+fn inventory(product: &str, machines: usize) -> Rig {
+    let policy = Policy { span_max: Duration::ZERO, ..policy(0, 0) };
+    let mut rig = Rig::of(product, settings(), policy, rhythm(HOUR, false));
+    for stream in 0..rig.streams.len() {
+        for _ in 0..machines {
+            rig.mail(stream, -1_000, 0);
+        }
+    }
+    rig
+}
+
+const INVENTORIES: [&str; 2] = ["apex_central", "workload_security"];
+
+/// The pauses between the rounds of a stream that began from `since` on.
+fn pauses(rig: &Rig, stream: usize, since: f64) -> Vec<f64> {
+    let rounds: Vec<f64> = rig.rounds(stream).into_iter().filter(|&at| at >= since).collect();
+    rounds.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+/// Requests are scarce: who shows nothing is asked less often, but at least every 15 minutes; who
+/// shows something is asked at the interval, and again at once after a silence.
+#[test]
+fn idle_streams_of_a_budgeted_connector_are_asked_less_often() {
+    let mut rig = cloud_app_security(&["sharepoint"], &[]);
+    for secs in (-3_600..14_400).step_by(60) {
+        rig.mail(0, secs, 0);
+    }
+    rig.run_until(14_400.0);
+    assert!(pauses(&rig, 0, 0.0).iter().all(|pause| (299.0..302.0).contains(pause)), "busy");
+    for stream in 1..4 {
+        let pauses = pauses(&rig, stream, 0.0);
+        let first = &pauses[..3];
+        assert!((first[0] - 600.0).abs() < 3.0 && (first[1] - 900.0).abs() < 3.0, "{first:?}");
+        assert!(pauses.iter().all(|pause| (299.0..903.0).contains(pause)), "idle: {pauses:?}");
+        assert!(rig.cursor(stream).unwrap() > 13_400, "its cursor follows all the same");
+    }
+    for secs in (14_400..21_600).step_by(60) {
+        rig.mail(2, secs, 0);
+    }
+    rig.run_until(21_600.0);
+    let woken = pauses(&rig, 2, 15_400.0);
+    assert!(woken.iter().all(|pause| (299.0..302.0).contains(pause)), "busy again: {woken:?}");
+    let asleep = pauses(&rig, 0, 16_500.0);
+    assert!(asleep.iter().all(|pause| (899.0..903.0).contains(pause)), "idle now: {asleep:?}");
+    rig.run_until(23_000.0);
+    rig.assert_complete(-3_500..21_600);
+}
+
+#[test]
+fn forty_eight_idle_streams_stay_far_below_the_budget() {
+    let mut rig = cloud_app_security(&[], &[]);
+    assert_eq!(rig.streams.len(), 48);
+    rig.run_until(3_600.0);
+    let before = rig.asked.len();
+    rig.run_until(7_200.0);
+    let an_hour = rig.asked.len() - before;
+    assert!((144..=240).contains(&an_hour), "{an_hour} requests in an hour");
+}
+
+#[test]
+fn idle_streams_without_a_budget_and_with_a_long_interval_keep_the_interval() {
+    for (secs, is_budgeted) in [(60, false), (1_800, false), (1_800, true)] {
+        let settings = Settings { services: words(&["box"]), ..settings() };
+        let rhythm = rhythm(secs, is_budgeted);
+        let mut rig = Rig::of("cloud_app_security", settings, policy(HOUR, 300), rhythm);
+        rig.run_until(20.0 * secs as f64);
+        for stream in 0..4 {
+            let pauses = pauses(&rig, stream, 0.0);
+            assert!(pauses.iter().all(|pause| (pause - secs as f64).abs() < 3.0), "{pauses:?}");
+        }
+    }
+}
+
+/// `next_link` comes with and without a scheme, with either path, with stray spaces and with a port;
+/// its end is empty, null or missing.
+#[test]
+fn links_are_followed_in_all_their_forms() {
+    let mut rig = cloud_app_security(&["exchange", "teams_chat"], &["dlp", "ransomware"]);
+    rig.vendor.page_size = 7;
+    rig.vendor.trails = true;
+    rig.mails(-3_500..-5, 50);
+    rig.mails(0..3_000, 70);
+    rig.script = random_faults(Rng::with_seed(7), 0.2, 3_000.0);
+    rig.run_until(6_000.0);
+    rig.assert_complete(-3_500..3_000);
+    let pages: Vec<&Asked> = rig.asked.iter().filter(|asked| asked.token.is_some()).collect();
+    assert!(pages.len() > 50, "{}", pages.len());
+    let has = |part: &str| pages.iter().any(|asked| asked.target.contains(part));
+    assert!(has("/siem/v1/security_events?") && has("/v1/siem/security_events?"));
+    assert!(has("&%20page_id="), "a stray space is encoded");
+}
+
+/// The token must not go to a host that nobody configured; the page is asked for again instead.
+#[test]
+fn a_link_to_another_host_is_not_followed() {
+    let mut rig = cloud_app_security(&["box"], &["dlp"]);
+    rig.vendor.page_size = 10;
+    rig.mails(-3_500..-5, 50);
+    rig.script =
+        Box::new(|asked, count| (asked.token.is_none() && count < 3).then_some(Fault::Astray));
+    rig.run_until(600.0);
+    rig.assert_complete(-3_500..-5);
+    assert!(rig.asked[..4].iter().all(|asked| asked.token.is_none()), "{:?}", rig.asked);
+    let line = rig.lines.iter().find(|line| line.contains("evil.example")).unwrap();
+    assert!(line.contains("is not followed"), "{line}");
+}
+
+/// An item that is shown again under its name is known, whatever else in it changed; the same name
+/// under another service or event type is another item.
+#[test]
+fn items_are_told_apart_by_name_service_and_event_type() {
+    let mut rig = cloud_app_security(&["box", "gmail"], &["dlp", "ransomware"]);
+    assert_eq!(rig.streams.len(), 4);
+    let mut add = |stream, generated, name| {
+        let number = rig.mail(stream, generated, 0);
+        rig.vendor.mails[number as usize].name = name;
+        number
+    };
+    let originals: Vec<u64> = (0..4).map(|stream| add(stream, -100, 1_000)).collect();
+    let same_page = add(0, -90, 1_000);
+    let later = add(1, 200, 1_000);
+    let other = add(1, 210, 1_001);
+    rig.run_until(1_500.0);
+    let count = |number: &u64| rig.delivered.get(number).copied().unwrap_or(0);
+    assert_eq!(count(&originals[0]) + count(&same_page), 1, "one of the two");
+    assert!(originals[1..].iter().all(|number| count(number) == 1), "{:?}", rig.delivered);
+    assert_eq!((count(&later), count(&other)), (0, 1));
+    assert!(rig.streams.iter().all(|stream| stream.position().is_balanced()));
+}
+
+/// The same name again after the overlap, when no window can show the first any more.
+#[test]
+fn a_name_is_not_remembered_for_ever() {
+    let mut rig = cloud_app_security(&["box"], &["dlp"]);
+    for generated in [-100, 8_000] {
+        let number = rig.mail(0, generated, 0);
+        rig.vendor.mails[number as usize].name = 5;
+    }
+    rig.run_until(10_000.0);
+    rig.assert_complete(-200..9_000);
+    let delivered = rig.streams[0].position().ledger.delivered();
+    assert!(delivered <= 1, "{delivered}");
+}
+
+#[test]
+fn an_inventory_is_swept_once_an_interval_and_delivered_anew() {
+    for product in INVENTORIES {
+        let mut rig = inventory(product, 45);
+        rig.vendor.page_size = 20;
+        rig.run_until(60.0);
+        rig.assert_listed(1);
+        rig.run_until(3_599.0);
+        rig.assert_listed(1);
+        rig.run_until(3_660.0);
+        rig.assert_listed(2);
+        rig.run_until(4.0 * 3_600.0 + 60.0);
+        rig.assert_listed(5);
+        for stream in 0..rig.streams.len() {
+            let pauses = pauses(&rig, stream, 0.0);
+            assert_eq!(pauses.len(), 4, "{product}");
+            assert!(pauses.iter().all(|pause| (pause - 3_600.0).abs() < 3.0), "{pauses:?}");
+            assert_eq!(rig.streams[stream].position().ledger.pending(), 0);
+            let delivered = rig.streams[stream].position().ledger.delivered();
+            assert_eq!(delivered, 45, "{product} remembers one sweep and no more");
+        }
+    }
+}
+
+#[test]
+fn an_inventory_is_what_is_there_when_it_is_swept() {
+    for product in INVENTORIES {
+        let mut rig = inventory(product, 3);
+        let new = rig.mail(0, 1_000, 0);
+        rig.vendor.mails[0].gone = 5_000;
+        rig.run_until(3.0 * 3_600.0 + 60.0);
+        assert_eq!((rig.delivered[&0], rig.delivered[&1], rig.delivered[&new]), (2, 4, 3));
+    }
+}
+
+#[test]
+fn a_restart_within_the_interval_does_not_sweep_again() {
+    for product in INVENTORIES {
+        let mut rig = inventory(product, 30);
+        for at in [600.0, 601.0, 1_800.0, 3_500.0] {
+            rig.run_until(at);
+            rig.restart();
+        }
+        rig.run_until(3_590.0);
+        rig.assert_listed(1);
+        rig.run_until(3_660.0);
+        rig.assert_listed(2);
+        let second = rig.rounds(0)[1];
+        assert!((3_599.0..3_602.0).contains(&second), "the interval goes on: {second}");
+        // After a rest of hours the next sweep is due at once.
+        rig.elapsed += 10_000.0;
+        rig.restart();
+        rig.run_until(rig.elapsed + 60.0);
+        rig.assert_listed(3);
+    }
+}
+
+/// What a sweep has shown before it failed is not shown a second time by its repetition.
+#[test]
+fn a_sweep_that_fails_is_repeated_and_doubles_nothing() {
+    let faults = [
+        Fault::Status(500),
+        Fault::Status(400),
+        Fault::Reset,
+        Fault::Timeout,
+        Fault::Garbage,
+        Fault::RetryAfter(30),
+    ];
+    for (fault, failures) in faults.iter().flat_map(|fault| [1, 5, 12].map(|n| (*fault, n))) {
+        let mut rig = inventory("workload_security", 95);
+        rig.vendor.page_size = 20;
+        let mut left = failures;
+        rig.script = Box::new(move |asked, _| {
+            let is_middle = asked.token.as_deref() == Some("40") && left > 0;
+            left -= usize::from(is_middle);
+            is_middle.then_some(fault)
+        });
+        rig.run_until(3_500.0);
+        rig.assert_listed(1);
+        assert!(rig.asked.len() >= 6 + failures, "{fault:?}: {}", rig.asked.len());
+        let moment = rig.cursor(0).unwrap();
+        assert!((0..3_400).contains(&moment), "the moment of the attempt that succeeded: {moment}");
+        rig.script = Box::new(|_, _| None);
+        rig.run_until(moment as f64 + 3_500.0);
+        rig.assert_listed(1);
+        rig.run_until(moment as f64 + 3_700.0);
+        rig.assert_listed(2);
+    }
+}
+
+/// An inventory that comes in one answer is refused by the code inside it.
+#[test]
+fn a_sweep_that_the_body_refuses_delivers_nothing_and_keeps_the_cursor() {
+    let mut rig = inventory("apex_central", 10);
+    rig.script = Box::new(|asked, _| (asked.at < 1_000.0).then_some(Fault::Code(20)));
+    rig.run_until(1_000.0);
+    rig.assert_listed(0);
+    assert_eq!((rig.cursor(0), rig.cursor(1)), (None, None));
+    assert!(rig.lines.iter().any(|line| line.contains("result_code 20")), "{:?}", rig.lines);
+    rig.run_until(4_700.0);
+    assert!(rig.delivered.values().all(|&count| count >= 1) && rig.delivered.len() == 20);
+    assert!(rig.cursor(0).is_some() && rig.cursor(1).is_some());
+}
+
+/// A refusal is a refusal wherever it stands: whoever may not ask is not asked every minute.
+#[test]
+fn a_sweep_that_the_body_refuses_waits_for_the_interval() {
+    let mut rig = inventory("apex_central", 10);
+    rig.script = Box::new(|_, _| Some(Fault::Code(20)));
+    rig.run_until(4.0 * 3_600.0 + 60.0);
+    assert!((4..=6).contains(&rig.rounds(0).len()), "{}", rig.rounds(0).len());
+}
+
+/// A sweep that succeeds after hours of trouble counts from when it was answered, so that the next
+/// one does not follow on its heels.
+#[test]
+fn a_sweep_after_long_trouble_is_not_followed_by_another() {
+    for product in INVENTORIES {
+        let mut rig = inventory(product, 10);
+        rig.script = Box::new(|asked, _| (asked.at < 7_000.0).then_some(Fault::Status(503)));
+        rig.run_until(10_000.0);
+        rig.assert_listed(1);
+    }
+}
+
+/// When the next sweep is due is a matter of our own clock.
+#[test]
+fn a_vendor_whose_clock_is_behind_does_not_make_a_restart_sweep_again() {
+    for product in INVENTORIES {
+        let mut rig = inventory(product, 10);
+        rig.ahead = 7_200;
+        rig.run_until(600.0);
+        rig.restart();
+        rig.run_until(1_200.0);
+        rig.assert_listed(1);
+    }
+}
+
+/// Computers come and go while a sweep is under way: those that stay are shown once.
+#[test]
+fn a_sweep_goes_on_behind_what_it_has_seen() {
+    let mut rig = inventory("workload_security", 100);
+    rig.vendor.page_size = 10;
+    rig.latency = 10.0;
+    for (number, mail) in rig.vendor.mails.iter_mut().enumerate().filter(|(i, _)| i % 3 == 0) {
+        mail.gone = number as i64;
+    }
+    rig.run_until(300.0);
+    let count = |number: u64| rig.delivered.get(&number).copied().unwrap_or(0);
+    assert!((0..100).filter(|number| number % 3 != 0).all(|number| count(number) == 1));
+    assert!((0..100).all(|number| count(number) <= 1));
+}
+
+#[test]
+fn the_cursor_of_a_sweep_moves_only_after_its_commit() {
+    for product in INVENTORIES {
+        let mut rig = inventory(product, 50);
+        rig.vendor.page_size = 20;
+        rig.confirms_after = 500.0;
+        rig.run_until(490.0);
+        assert_eq!(rig.cursor(0), None, "{product}: swept, but not confirmed");
+        let asked = rig.asked.len();
+        rig.restart();
+        rig.run_until(900.0);
+        assert_eq!(rig.asked.len(), 2 * asked, "{product}: nobody knows of the first sweep");
+        assert_eq!(rig.cursor(0), None);
+        rig.run_until(1_100.0);
+        assert_eq!(rig.cursor(0), Some(490), "{product}");
+        rig.assert_listed(1);
+        rig.restart();
+        rig.run_until(3_900.0);
+        assert_eq!(rig.asked.len(), 2 * asked, "{product}: now everybody does");
+    }
+}
+
+/// A host that takes longer than the interval gets no second sweep on top of the first.
+#[test]
+fn a_sweep_waits_until_the_last_one_is_delivered() {
+    for product in INVENTORIES {
+        let mut rig = inventory(product, 50);
+        rig.confirms_after = 5_000.0;
+        rig.run_until(4_990.0);
+        assert_eq!(rig.rounds(0).len(), 1, "{product}");
+        rig.run_until(5_020.0);
+        assert_eq!(rig.rounds(0).len(), 2, "{product}");
+        rig.assert_listed(1);
+        rig.run_until(10_100.0);
+        rig.assert_listed(2);
+    }
+}
+
+/// A sweep through random trouble shows everything once.
+fn sweep(seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    let product = INVENTORIES[rng.usize(0..2)];
+    let mut rig = inventory(product, rng.usize(1..80));
+    rig.vendor.rng = rng.fork();
+    rig.vendor.page_size = rng.usize(1..30);
+    rig.confirms_after = rng.f64() * 300.0;
+    rig.random = rng.f64();
+    let trouble = rng.f64() * 0.5;
+    // A refusal waits for the interval, and then the sweep begins late.
+    let faults = [Fault::Status(500), Fault::Reset, Fault::Timeout, Fault::Garbage];
+    let mut random = rng.fork();
+    rig.script = Box::new(move |asked, _| {
+        let fault = faults[random.usize(0..faults.len())];
+        (asked.at < 900.0 && random.f64() < trouble).then_some(fault)
+    });
+    rig.run_until(3_500.0);
+    rig.assert_listed(1);
+    assert!((0..rig.streams.len()).all(|stream| rig.cursor(stream).is_some()));
+    rig.run_until(5_000.0);
+    rig.assert_listed(2);
+}
+
 /// How wrong our clock is in a random life, in seconds.
 const SKEW_MAX: i64 = 120;
 
@@ -924,5 +821,10 @@ proptest! {
     #[test]
     fn whatever_happens_every_record_arrives_once(seed in any::<u64>()) {
         live(seed);
+    }
+
+    #[test]
+    fn whatever_happens_a_sweep_shows_everything_once(seed in any::<u64>()) {
+        sweep(seed);
     }
 }
