@@ -57,7 +57,7 @@ pub(super) enum State {
     BackingOff { place: Place, until: Instant },
 }
 
-/// What makes up a [`Task`].
+/// What makes up one stream of a poller.
 pub struct TaskParts {
     /// The stream's index within the instance.
     pub index: usize,

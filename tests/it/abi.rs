@@ -1,8 +1,6 @@
 //! The mirrored structures against those of a C compiler, and against an independent description of
 //! what hosts before and from 4.1 on have.
 
-#![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};

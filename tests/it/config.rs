@@ -3,8 +3,6 @@
 //! The wrong configurations and their errors stand in `tests/fixtures/config/wrong.txt`;
 //! `UPDATE_EXPECT=1 cargo test --test it config` writes the errors anew.
 
-#![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
-
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

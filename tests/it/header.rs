@@ -2,8 +2,6 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test it header` writes the header anew.
 
-#![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

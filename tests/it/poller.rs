@@ -2,8 +2,6 @@
 //!
 //! The vendor and the clock are those of the rig.
 
-#![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
-
 use std::time::Duration;
 
 use fastrand::Rng;

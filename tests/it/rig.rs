@@ -4,8 +4,6 @@
 //! Nothing here waits, and no thread runs: the machine says what to do, the vendor of this file
 //! answers, the real committer commits. So an hour takes a moment, and a failure can be repeated.
 
-#![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};

@@ -3,8 +3,6 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test it tidy` writes the README's table of properties anew.
 
-#![allow(clippy::unwrap_used)] // Clippy lets only the test functions themselves unwrap.
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
