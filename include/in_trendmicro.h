@@ -29,6 +29,11 @@
 #define FLB_PROXY_GOLANG 11
 
 /**
+ * The size of `struct flb_api` from host 4.0.3 on; before, it ended with what is mirrored here.
+ */
+#define FLB_API_BYTES_4_0_3 72
+
+/**
  * The first 32 bytes of `struct flb_plugin_proxy_def`, which all hosts have.
  */
 struct flb_plugin_proxy_def {

@@ -55,8 +55,7 @@ pub struct Abilities {
     pub can_append: bool,
     /// It exports what reads its counters.
     pub can_count: bool,
-    /// What it has counted when it stops, it also delivers. Hosts before 4.0.3 do not; since they
-    /// cannot be told from those up to 4.1, none before 4.1 is trusted to.
+    /// What it has counted when it stops, it also delivers. Hosts before 4.0.3 do not.
     pub keeps_at_stop: bool,
 }
 

@@ -86,6 +86,9 @@ pub struct flb_api {
     pub output_log_check: *const c_void,
 }
 
+/// The size of `struct flb_api` from host 4.0.3 on; before, it ended with what is mirrored here.
+pub const FLB_API_BYTES_4_0_3: usize = 72;
+
 /// `flb_input_log_append`
 pub type AppendFn = unsafe extern "C" fn(
     ins: *mut c_void,

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::abi::{
-    AppendFn, EncodeDestroyFn, EncodeFn, flb_api, flb_plugin_input_proxy_context,
+    self, AppendFn, EncodeDestroyFn, EncodeFn, flb_api, flb_plugin_input_proxy_context,
     flbgo_input_plugin,
 };
 use crate::handover::Counters;
@@ -86,7 +86,17 @@ impl FfiHost {
     /// What this host can do; `has_context` tells that it is of 4.1 or newer.
     pub fn abilities(&mut self, has_context: bool) -> Abilities {
         let can_append = Symbols::get().append.is_some();
-        Abilities { can_append, can_count: self.metrics().is_some(), keeps_at_stop: has_context }
+        let keeps_at_stop = has_context || self.is_from_4_0_3();
+        Abilities { can_append, can_count: self.metrics().is_some(), keeps_at_stop }
+    }
+
+    /// Whether the host is of 4.0.3 or newer: from then on its table of functions is longer, and it
+    /// allocates it with its exact size.
+    fn is_from_4_0_3(&self) -> bool {
+        // SAFETY: `flb_api_create` allocates the table with the process's own malloc, which is the
+        // one that is asked (a host that brings its allocator exports it).
+        let bytes = unsafe { libc::malloc_usable_size(self.api.cast_mut().cast()) };
+        bytes >= abi::FLB_API_BYTES_4_0_3
     }
 
     /// The value of a property.

@@ -161,9 +161,9 @@ fn start(mut host: FfiHost, has_context: bool) -> Option<Entry> {
     let started = Config::read(&|key| host.property(key)).and_then(|config| {
         let abilities = host.abilities(has_context);
         check_thread(&config, abilities, has_context, &logger)?;
-        if !has_context {
+        if !abilities.keeps_at_stop {
             logger.warn(
-                "this host is older than 4.1: what it was handed just before a stop is not \
+                "this host is older than 4.0.3: what it was handed just before a stop is not \
                  trusted, and is fetched again at the next start if db is set",
             );
         }

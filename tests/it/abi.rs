@@ -103,6 +103,11 @@ fn nothing_is_written_where_an_old_host_has_something_else() {
     assert_eq!(hosts["def_40.event_type"], ours["flb_plugin_proxy_def"], "the next field");
     assert_eq!(ours["flb_api"], hosts["api_56"]);
     assert_eq!(hosts["api_72.custom_get_property"], ours["flb_api"], "what newer hosts add");
+    assert_eq!(
+        hosts["api_72"],
+        in_trendmicro::ffi::abi::FLB_API_BYTES_4_0_3,
+        "how newer hosts show"
+    );
     // Before 4.1 the context holds another pointer there: it may be written only when the slot
     // behind the plain collect callback shows a newer host.
     let written = ours["flb_plugin_input_proxy_context.remote_context"];

@@ -190,14 +190,13 @@ fn sigterm_at_any_moment_loses_and_doubles_nothing() {
         wait_delivered(&host, &sim, &place.out());
         host.stop();
         let books = Books::of(&sim, &place.out(), Form::Envelope);
-        if abi != "before-4.1" {
+        if abi == "before-4.1" {
+            // Such a host may drop what it counted at a stop, so that comes again.
+            books.assert_complete(abi);
+            eprintln!("{abi}: {} records came twice after {TERMS} stops", books.duplicates.len());
+        } else {
             books.assert_exact(abi);
-            continue;
         }
-        // Such a host may count what it then drops, so what is in flight at a stop comes again.
-        assert!(books.missing.is_empty() && books.unexpected.is_empty(), "{}", books.describe());
-        assert!(books.confused.is_empty(), "{}", books.describe());
-        eprintln!("{abi}: {} records came twice after {TERMS} stops", books.duplicates.len());
     }
 }
 

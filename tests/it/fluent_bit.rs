@@ -120,7 +120,7 @@ fn a_hundred_thousand_records_arrive_once() {
     host.stop_real();
     assert_asked_since(&sim, asked, 7);
     let found = books(&sim, &place.out());
-    found.assert_exact("100,000 records");
+    assert_after_stops(&found, version, "100,000 records");
     let mut tags: Vec<_> = found.by_tag.keys().cloned().collect();
     tags.sort();
     let types = ["accepted_traffic", "blocked_traffic", "policy_events"];
@@ -188,7 +188,18 @@ fn sigterm_in_flight_loses_and_doubles_nothing() {
     let host = start(&place, &config);
     wait_delivered_long(&host, &sim, &place.out(), MINUTES);
     host.stop_real();
-    books(&sim, &place.out()).assert_exact(&format!("{version:?}, SIGTERM"));
+    assert_after_stops(&books(&sim, &place.out()), version, "SIGTERM");
+}
+
+/// Everything arrived, and once; a host that may drop what it counted at a stop is handed it again.
+fn assert_after_stops(found: &Books, version: [u32; 3], what: &str) {
+    let what = format!("{version:?}, {what}");
+    if is_forgetful(version) {
+        found.assert_complete(&what);
+        eprintln!("{what}: {} came twice", found.duplicates.len());
+    } else {
+        found.assert_exact(&what);
+    }
 }
 
 /// Without files an old host drops what it was handed just before a stop; the plugin says at the
@@ -242,7 +253,7 @@ fn ten_reloads_and_a_broken_one_lose_and_double_nothing() {
     sim.stop_live();
     wait_delivered_long(&host, &sim, &place.out(), MINUTES);
     host.stop_real();
-    books(&sim, &place.out()).assert_exact(&format!("{version:?}, eleven reloads"));
+    assert_after_stops(&books(&sim, &place.out()), version, "eleven reloads");
 }
 
 /// An HTTP receiver that refuses everything until it is opened, and then writes what it takes.
