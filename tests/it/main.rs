@@ -12,6 +12,7 @@ mod header;
 mod host_traps;
 mod http;
 mod poller;
+mod products;
 mod rig;
 mod support;
 mod tidy;
