@@ -6,7 +6,7 @@
 //! and the host's callbacks must not be.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -118,6 +118,20 @@ impl StreamState {
         position.progress.abandon();
     }
 
+    /// Whether batches must be announced to the committer before they are queued.
+    #[must_use]
+    pub fn has_intents(&self) -> bool {
+        self.position().inventory.is_some()
+    }
+
+    /// What is to be saved before a batch may reach the host.
+    fn intend(&self, ids: &[Id]) -> Change {
+        let position = self.position();
+        let entities = position.inventory.as_ref().map(|inventory| inventory.intents(ids));
+        let entities = entities.unwrap_or_default();
+        Change { stream: self.key.clone(), entities, ..Change::default() }
+    }
+
     /// Takes batches over as delivered and moves the cursor.
     fn settle(&self, batches: &[&Batch]) -> Change {
         let mut position = self.position();
@@ -150,6 +164,24 @@ pub enum Message {
     Confirmed(Vec<Batch>),
     /// A window of this stream was read to its end; perhaps the cursor can move.
     Read(usize),
+    /// A batch of this stream is about to be queued; `done` is told when its intents are saved.
+    Intend {
+        /// The stream.
+        stream: usize,
+        /// The ids of the batch.
+        ids: Vec<Id>,
+        /// Who waits.
+        done: Sender<()>,
+    },
+}
+
+/// What some messages amount to.
+struct Settled {
+    changes: Vec<Change>,
+    /// Bytes of batches that are delivered.
+    bytes: usize,
+    /// Who waits until the changes are saved.
+    waiting: Vec<Sender<()>>,
 }
 
 /// The committer's side of one instance.
@@ -171,25 +203,33 @@ impl Committer {
     pub fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(first) = messages.recv() {
             let more = messages.try_iter().take(MESSAGES_MAX - 1);
-            let (changes, bytes) = self.settle(std::iter::once(first).chain(more));
+            let Settled { changes, bytes, waiting } =
+                self.settle(std::iter::once(first).chain(more));
             if !changes.is_empty() && !self.save(&changes) {
                 return;
             }
             self.queue.release(bytes);
+            // Whoever no longer waits has stopped.
+            for done in waiting {
+                let _ = done.send(());
+            }
         }
     }
 
-    fn settle(&self, messages: impl Iterator<Item = Message>) -> (Vec<Change>, usize) {
-        let mut batches = Vec::new();
+    fn settle(&self, messages: impl Iterator<Item = Message>) -> Settled {
+        let (mut batches, mut changes, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         let mut touched = vec![false; self.streams.len()];
         for message in messages {
             match message {
                 Message::Read(stream) => touched[stream] = true,
                 Message::Confirmed(confirmed) => batches.extend(confirmed),
+                Message::Intend { stream, ids, done } => {
+                    changes.push(self.streams[stream].intend(&ids));
+                    waiting.push(done);
+                }
             }
         }
         batches.iter().for_each(|batch| touched[batch.stream] = true);
-        let mut changes = Vec::new();
         for (index, stream) in self.streams.iter().enumerate().filter(|(index, _)| touched[*index])
         {
             let own: Vec<&Batch> = batches.iter().filter(|batch| batch.stream == index).collect();
@@ -199,7 +239,7 @@ impl Committer {
                 self.logger.error(format!("{}: records went astray: {counts:?}", stream.key));
             }
         }
-        (changes, batches.iter().map(|batch| batch.bytes.len()).sum())
+        Settled { changes, bytes: batches.iter().map(|batch| batch.bytes.len()).sum(), waiting }
     }
 
     /// Saves `changes`, however long that takes; gives up only when the instance stops, and then

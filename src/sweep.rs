@@ -42,6 +42,9 @@ pub struct Entity {
     pub name: Vec<u8>,
 }
 
+/// The version of an entity of which we do not know what the receiver was told.
+const UNKNOWN: Id = Id(0);
+
 /// What the receiver has been told of an inventory, and what the current sweep shows.
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -76,6 +79,7 @@ impl Inventory {
         }
         let change = match self.told.get(&key) {
             None => Change::Added,
+            Some(told) if told.version == UNKNOWN => Change::Added,
             Some(told) if told.version != entity.version => Change::Changed,
             Some(_) => return None,
         };
@@ -94,6 +98,16 @@ impl Inventory {
             self.pending.insert(entity.key, (Change::Removed, entity.clone()));
         }
         gone
+    }
+
+    /// What has to be saved before these keys may reach the receiver: should we end before we know
+    /// that they did, a later sweep must speak of them again, if only to say that they are gone.
+    #[must_use]
+    pub fn intents(&self, keys: &[Id]) -> Vec<(Change, Entity)> {
+        let pending = keys.iter().filter_map(|key| self.pending.get(key));
+        let news = pending.filter(|(change, _)| *change != Change::Removed);
+        news.map(|(change, entity)| (*change, Entity { version: UNKNOWN, ..entity.clone() }))
+            .collect()
     }
 
     /// These keys were delivered; returns what that changes.
@@ -150,6 +164,20 @@ mod tests {
         assert_eq!(inventory.deliver(&[Id(2)]), [(Change::Removed, entity(2, 1))]);
         inventory.begin();
         assert!(inventory.take_removed().iter().all(|entity| entity.key == Id(1)));
+    }
+
+    #[test]
+    fn what_may_have_been_told_before_a_crash_is_spoken_of_again() {
+        let mut inventory = Inventory::default();
+        inventory.begin();
+        assert_eq!(inventory.see(entity(1, 1)), Some(Change::Added));
+        assert_eq!(inventory.see(entity(2, 1)), Some(Change::Added));
+        let saved = inventory.intents(&[Id(1), Id(2)]);
+        let mut inventory = Inventory::new(saved.into_iter().map(|(_, entity)| entity).collect());
+        inventory.begin();
+        assert_eq!(inventory.see(entity(1, 1)), Some(Change::Added), "perhaps nobody was told");
+        let gone = inventory.take_removed();
+        assert_eq!(gone.iter().map(|entity| entity.key).collect::<Vec<_>>(), [Id(2)]);
     }
 
     proptest! {

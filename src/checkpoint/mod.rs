@@ -29,7 +29,7 @@ pub struct Change {
     pub stream: String,
     /// Records now delivered, by the end of the window that showed them.
     pub delivered: Vec<(Time, Vec<Id>)>,
-    /// What the receiver was now told of an inventory.
+    /// What the receiver was now told of an inventory, or is about to be.
     pub entities: Vec<(sweep::Change, Entity)>,
     /// The new cursor, if it moved.
     pub cursor: Option<Time>,

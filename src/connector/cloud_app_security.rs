@@ -94,7 +94,7 @@ impl CloudAppSecurity {
                 "next_link leads to \"{authority}\" instead of \"{}\" and is not followed",
                 self.authority
             );
-            return Err(Error::new(ErrorKind::Retry { floor: None }, text));
+            return Err(Error::new(ErrorKind::Refused, text));
         }
         Ok(target.replace(' ', "%20"))
     }

@@ -47,8 +47,8 @@ pub fn advice(status: u16) -> &'static str {
         }
         400 => "the vendor does not understand the request: check the connector's configuration",
         401 => {
-            "the credential was refused: check username and api_key, whether the key has expired, and \
-             whether it is licensed for this API"
+            "the credential was refused: check api_key, and username or application_id where the \
+             connector has one, whether the key has expired, and whether it is licensed for this API"
         }
         403 => "the credential is valid but not allowed: check its role and permissions",
         404 => {

@@ -8,7 +8,7 @@
 mod task;
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
@@ -30,6 +30,8 @@ const SKEW_NOTABLE: Duration = Duration::from_secs(30);
 /// A stream of a budgeted connector that shows nothing is asked ever less often, but at least so
 /// often: 48 streams every 15 minutes take three requests a minute.
 const IDLE_INTERVAL_MAX: Duration = Duration::from_secs(15 * 60);
+/// How often a poller that waits for the committer looks whether it should stop.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// What is at most this old is live; older windows are backfill.
 const LIVE_AGE_MAX: Duration = Duration::from_secs(600);
 
@@ -195,6 +197,12 @@ impl Poller {
         self.note_read(stream);
     }
 
+    /// Whether the batches of a stream must be announced before they are queued.
+    #[must_use]
+    pub fn has_intents(&self, stream: usize) -> bool {
+        self.tasks[stream].parts.shared.has_intents()
+    }
+
     /// Gives up everything unfinished, so that another poller can begin where this one failed.
     pub fn abandon(&mut self) {
         self.tasks.iter_mut().for_each(Task::abandon);
@@ -265,6 +273,9 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
                 }
             }
             Step::Offer { stream, batch } => {
+                if poller.has_intents(stream) && !intend(&batch, around) {
+                    return;
+                }
                 if around.queue.push(batch, stop).is_err() {
                     return;
                 }
@@ -274,6 +285,23 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
         for stream in poller.take_read() {
             // The committer outlives the pollers; it is gone only when the instance is.
             let _ = around.committer.send(Message::Read(stream));
+        }
+    }
+}
+
+/// Has it saved what a batch may tell the receiver, and waits for that; false if the instance stops.
+fn intend(batch: &Batch, around: &Surroundings) -> bool {
+    let (done, saved) = mpsc::channel();
+    let ids = batch.ids.clone();
+    let message = Message::Intend { stream: batch.stream, ids, done };
+    if around.committer.send(message).is_err() {
+        return false;
+    }
+    loop {
+        match saved.recv_timeout(STOP_CHECK_INTERVAL) {
+            Ok(()) => return true,
+            Err(RecvTimeoutError::Timeout) if !around.stop.is_raised() => {}
+            Err(_) => return false,
         }
     }
 }
