@@ -1,5 +1,6 @@
-//! How fast pages are served; run with `--release -- --ignored --nocapture`.
+//! How fast pages are served: `cargo bench -p trendmicro-sim`.
 
+#[path = "../tests/client/mod.rs"]
 mod client;
 
 use std::time::Instant;
@@ -43,9 +44,7 @@ fn measure(backlog: usize, extra: &str) {
     assert_eq!((counts.shown_distinct, counts.shown_total), (backlog as u64, backlog as u64));
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn pages_per_second() {
+fn main() {
     measure(1_000_000, "");
     measure(100_000, "Accept-Encoding: gzip\r\n");
 }
