@@ -231,11 +231,7 @@ impl Instance {
             return None;
         }
         // A look at the counters from before this tick's confirmation is still true.
-        let before = match (self.handover.rule(), seen) {
-            (Rule::Elapsed, None) => None,
-            (_, None) => host.counters(),
-            (_, seen) => seen,
-        };
+        let before = seen.or_else(|| host.counters());
         let now = monotonic();
         if !self.is_append {
             let buffer = batches.iter().flat_map(|batch| &batch.bytes).copied().collect();

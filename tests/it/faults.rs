@@ -202,7 +202,7 @@ fn live(case: Case, says: &str) {
 #[test]
 fn a_refusal_says_what_to_check_and_ends_with_its_cause() {
     let cases = vec![
-        (401, "check username and api_key"),
+        (401, "check api_key, and username"),
         (403, "check its role and permissions"),
         (404, "check base_url or region"),
     ];
