@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use trendmicro_sim::{EmailConfig, Sim};
 
-pub use books::{Books, Form};
+pub use books::{Books, Form, LineCounter, for_each_delivered};
 pub use config::{Config, Section};
 pub use host::{Host, assert_no_secrets, fluent_bit, send_signal};
 
@@ -125,7 +125,7 @@ pub fn wait_delivered(host: &Host, sim: &Sim, out: &Path) {
 
 /// The same with another limit.
 pub fn wait_delivered_long(host: &Host, sim: &Sim, out: &Path, patience: Duration) {
-    let mut lines = books::LineCounter::default();
+    let mut lines = LineCounter::default();
     let explain = || {
         let books = Books::of(sim, out, Form::Envelope);
         format!("{:?}\n{}\n{}", sim.counts(), books.describe(), host.log_tail())

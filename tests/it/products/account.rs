@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use trendmicro_sim::{Sim, canonical};
 
-use crate::support::{Host, PATIENCE, wait, wait_long};
+use crate::support::{Host, LineCounter, PATIENCE, for_each_delivered, wait, wait_long};
 
 /// Each source with its category.
 const SOURCES: [(&str, &str); 4] = [
@@ -82,43 +80,9 @@ impl Event {
 /// Shows every event in the files of `out`, in the order of each file; returns how many lines are
 /// none.
 pub fn for_each_event(out: &Path, mut visit: impl FnMut(&Event)) -> usize {
-    let mut torn = 0;
-    for path in files(out) {
-        let mut lines = BufReader::new(File::open(&path).expect("an output file opens"));
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            lines.read_until(b'\n', &mut line).expect("an output file is readable");
-            // The last line may still be on its way.
-            if line.last() != Some(&b'\n') {
-                break;
-            }
-            match read_line(&line) {
-                Some(event) => visit(&event),
-                None => torn += 1,
-            }
-        }
-    }
-    torn
-}
-
-/// The embedded host writes `{"tag":…,"time":…,"record":…}`, Fluent Bit `tag: [time, record]`.
-fn read_line(line: &[u8]) -> Option<Event> {
-    if line.starts_with(b"{") {
-        let mut row: Value = serde_json::from_slice(line).ok()?;
-        return Some(Event { tag: row["tag"].as_str()?.to_owned(), record: row["record"].take() });
-    }
-    let text = std::str::from_utf8(line).ok()?;
-    let (tag, rest) = text.split_once(": [")?;
-    let (_, record) = rest.trim_end().strip_suffix(']')?.split_once(", ")?;
-    Some(Event { tag: tag.to_owned(), record: serde_json::from_str(record).ok()? })
-}
-
-fn files(out: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(out).expect("the output directory is there");
-    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    files
+    for_each_delivered(out, |tag, record| {
+        visit(&Event { tag: tag.to_owned(), record: record.clone() });
+    })
 }
 
 /// Content type and canonical payload, hashed.
@@ -289,29 +253,4 @@ pub fn wait_lines(host: &Host, out: &Path, wanted: u64) {
             (lines.count(out) >= wanted).then_some(())
         },
     );
-}
-
-/// Counts the lines of growing files, reading only what was added.
-#[derive(Debug, Default)]
-pub struct LineCounter(HashMap<PathBuf, (u64, u64)>);
-
-impl LineCounter {
-    pub fn count(&mut self, out: &Path) -> u64 {
-        files(out).into_iter().map(|path| self.count_file(path)).sum()
-    }
-
-    fn count_file(&mut self, path: PathBuf) -> u64 {
-        let Ok(mut file) = File::open(&path) else { return 0 };
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let (seen, lines) = self.0.entry(path).or_default();
-        if length < *seen {
-            // A host that was killed may find that it wrote more than it noted.
-            (*seen, *lines) = (0, 0);
-        }
-        let mut added = Vec::new();
-        let _ = file.seek(SeekFrom::Start(*seen)).and_then(|_| file.read_to_end(&mut added));
-        *seen += added.len() as u64;
-        *lines += added.iter().filter(|byte| **byte == b'\n').count() as u64;
-        *lines
-    }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use trendmicro_sim::{ApexConfig, Fault, FaultKind, Mutation, Sim, When, WorkloadConfig};
 
-use super::account::{Account, LineCounter, for_each_event, wait_complete};
+use super::account::{Account, for_each_event, wait_complete};
 use super::{around, common};
-use crate::support::{Config, Host, KEY, Place, Section, wait};
+use crate::support::{Config, Host, KEY, LineCounter, Place, Section, wait};
 
 /// Three streams: agents, servers, and computers on several pages.
 pub fn simulate() -> Sim {

@@ -135,7 +135,7 @@ impl Books {
 /// Shows tag and record of every whole line in the files of `out`; returns how many lines are none.
 ///
 /// The embedded host writes `{"tag":…,"time":…,"record":…}`, Fluent Bit `tag: [time, record]`.
-fn for_each_delivered(out: &Path, mut visit: impl FnMut(&str, &Value)) -> usize {
+pub fn for_each_delivered(out: &Path, mut visit: impl FnMut(&str, &Value)) -> usize {
     let mut torn = 0;
     for path in files(out) {
         let file = File::open(&path).expect("an output file opens");
