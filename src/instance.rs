@@ -383,7 +383,10 @@ impl Start {
         let client = Client::new(&config, connector.scheme())?;
         Ok(Self {
             logger: logger.child(&config.name),
-            rhythm: Rhythm { interval: config.interval, is_budgeted: config.rate_limit.is_some() },
+            rhythm: Rhythm {
+                interval: config.interval,
+                is_budgeted: config.product.is_budgeted && config.rate_limit.is_some(),
+            },
             rate_limit: config.rate_limit,
             envelope: EnvelopeParts {
                 format: config.format,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Connector, Mode, Product, Settings, Stream};
+use super::{Connector, Mode, Product, Settings, Stream, is_chosen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
@@ -37,7 +37,8 @@ struct ApexCentral {
 
 impl ApexCentral {
     fn new(settings: &Settings) -> Self {
-        let streams = PRODUCT.content_types.iter().filter(|name| settings.wants(name));
+        let streams =
+            PRODUCT.content_types.iter().filter(|name| is_chosen(&settings.content_types, name));
         let stream = |&content_type: &&'static str| Stream {
             name: content_type.to_owned(),
             content_type,

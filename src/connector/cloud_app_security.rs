@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Connector, Mode, Product, Settings, Stream};
+use super::{Connector, Mode, Product, Settings, Stream, is_chosen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
@@ -66,12 +66,9 @@ struct CloudAppSecurity {
 
 impl CloudAppSecurity {
     fn new(settings: &Settings) -> Self {
-        let wants = |wanted: &[String], name: &str| {
-            wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)
-        };
-        let services = SERVICES.iter().filter(|(name, _)| wants(&settings.services, name));
+        let services = SERVICES.iter().filter(|(name, _)| is_chosen(&settings.services, name));
         let streams = services.flat_map(|&(service, msg_class)| {
-            let events = EVENT_TYPES.iter().filter(|name| wants(&settings.event_types, name));
+            let events = EVENT_TYPES.iter().filter(|name| is_chosen(&settings.event_types, name));
             events.map(move |&event_type| stream(service, msg_class, event_type))
         });
         Self {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-use super::{Connector, Mode, Product, Settings, Stream};
+use super::{Connector, Mode, Product, Settings, Stream, is_chosen};
 use crate::error::{Error, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
@@ -70,7 +70,8 @@ impl EmailSecurity {
                 folds_name: false,
             },
         };
-        let wanted = PRODUCT.content_types.iter().filter(|name| settings.wants(name));
+        let wanted =
+            PRODUCT.content_types.iter().filter(|name| is_chosen(&settings.content_types, name));
         Self {
             base_path: settings.base_path.clone(),
             username: settings.username.clone(),

@@ -79,13 +79,9 @@ pub struct Settings {
     pub expand: Vec<String>,
 }
 
-impl Settings {
-    /// Whether a content type is to be collected.
-    #[must_use]
-    pub fn wants(&self, content_type: &str) -> bool {
-        self.content_types.is_empty()
-            || self.content_types.iter().any(|wanted| wanted == content_type)
-    }
+/// Whether `name` is among the chosen; nothing chosen means all.
+fn is_chosen(chosen: &[String], name: &str) -> bool {
+    chosen.is_empty() || chosen.iter().any(|wanted| wanted == name)
 }
 
 /// How a stream is read.
