@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::clock::Time;
 use crate::cursor::WindowId;
 use crate::record::Id;
+use crate::window::Window;
 
 /// Hosts drop buffers that exceed an output's storage limit, so batches stay well below any.
 /// A record that is larger by itself travels alone.
@@ -16,8 +16,8 @@ pub struct Batch {
     pub stream: usize,
     /// The window whose pages it was made from.
     pub window: WindowId,
-    /// Its ids can be shown again by windows that start up to here.
-    pub until: Time,
+    /// What that window asked for: windows that touch this can show its ids again.
+    pub span: Window,
     /// The tag, or `None` for the stanza's own.
     pub tag: Option<Arc<str>>,
     /// The events, one after another.
@@ -38,7 +38,7 @@ impl Batch {
 pub struct Builder {
     stream: usize,
     window: WindowId,
-    until: Time,
+    span: Window,
     tag: Option<Arc<str>>,
     full: Vec<Batch>,
     bytes: Vec<u8>,
@@ -48,8 +48,8 @@ pub struct Builder {
 impl Builder {
     /// A builder for events of one stream and window.
     #[must_use]
-    pub fn new(stream: usize, window: WindowId, until: Time, tag: Option<Arc<str>>) -> Self {
-        Self { stream, window, until, tag, full: Vec::new(), bytes: Vec::new(), ids: Vec::new() }
+    pub fn new(stream: usize, window: WindowId, span: Window, tag: Option<Arc<str>>) -> Self {
+        Self { stream, window, span, tag, full: Vec::new(), bytes: Vec::new(), ids: Vec::new() }
     }
 
     /// Adds the event that `write` appends.
@@ -78,7 +78,7 @@ impl Builder {
         self.full.push(Batch {
             stream: self.stream,
             window: self.window,
-            until: self.until,
+            span: self.span,
             tag: self.tag.clone(),
             bytes: std::mem::take(&mut self.bytes),
             ids: std::mem::take(&mut self.ids),
@@ -91,6 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Time;
     use crate::cursor::Progress;
 
     proptest! {
@@ -98,9 +99,9 @@ mod tests {
         fn batches_hold_whole_events_in_order_and_large_ones_alone(
             sizes in prop::collection::vec(prop_oneof![1_usize..5_000, 400_000_usize..1_500_000], 0..20),
         ) {
-            let until = Time::from_timestamp(0, 0).unwrap();
-            let window = Progress::new(None).open(until);
-            let mut builder = Builder::new(3, window, until, None);
+            let end = Time::from_timestamp(0, 0).unwrap();
+            let window = Progress::new(None).open(end);
+            let mut builder = Builder::new(3, window, Window { start: end, end }, None);
             for (i, &size) in sizes.iter().enumerate() {
                 builder.push(Id(i as u128), |out| out.resize(out.len() + size, i as u8));
             }

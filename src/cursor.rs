@@ -8,9 +8,30 @@ use std::collections::VecDeque;
 
 use crate::clock::Time;
 
+/// Who reads a window: the rounds that follow the present, or a pass behind them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// The live rounds, backlog included.
+    #[default]
+    Live,
+    /// The verification pass of that number.
+    Pass(usize),
+}
+
 /// Names a window for as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WindowId(u64);
+pub struct WindowId {
+    lane: Lane,
+    number: u64,
+}
+
+impl WindowId {
+    /// Who reads the window.
+    #[must_use]
+    pub fn lane(self) -> Lane {
+        self.lane
+    }
+}
 
 struct Open {
     id: WindowId,
@@ -19,9 +40,10 @@ struct Open {
     batches: usize,
 }
 
-/// The open windows of one stream and the cursor behind them.
+/// The open windows of one lane of a stream and the cursor behind them.
 #[derive(Default)]
 pub struct Progress {
+    lane: Lane,
     cursor: Option<Time>,
     /// The cursor that [`Progress::advance`] has told last.
     told: Option<Time>,
@@ -31,10 +53,16 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts from a cursor that was committed earlier, if there is one.
+    /// The live lane, from a cursor that was committed earlier, if there is one.
     #[must_use]
     pub fn new(cursor: Option<Time>) -> Self {
-        Self { cursor, told: cursor, ..Self::default() }
+        Self::of(Lane::Live, cursor)
+    }
+
+    /// Any lane, from a cursor that was committed earlier, if there is one.
+    #[must_use]
+    pub fn of(lane: Lane, cursor: Option<Time>) -> Self {
+        Self { lane, cursor, told: cursor, ..Self::default() }
     }
 
     /// Up to where everything is delivered and committed.
@@ -62,9 +90,15 @@ impl Progress {
         self.origin.get_or_insert(start);
     }
 
+    /// Moves the cursor to `at`, unless it is further already: what lies before needs no reading, or
+    /// cannot be read any more.
+    pub fn skip_to(&mut self, at: Time) {
+        self.cursor = self.cursor.max(Some(at));
+    }
+
     /// Opens the window that ends at `end`, after those already open.
     pub fn open(&mut self, end: Time) -> WindowId {
-        let id = WindowId(self.next_id);
+        let id = WindowId { lane: self.lane, number: self.next_id };
         self.next_id += 1;
         self.open.push_back(Open { id, end, read: false, batches: 0 });
         id

@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Refused,
     /// The state store failed; nothing new may be committed until it works again.
     Store,
+    /// The state store is damaged or gone; it can be made anew from what is in memory.
+    Damaged,
     /// We were told to stop; this is not a failure.
     Stopped,
 }

@@ -226,12 +226,20 @@ mod tests {
     use crate::clock::Time;
     use crate::cursor::Progress;
     use crate::record::Id;
+    use crate::window::Window;
 
     fn batch(first: u128, records: usize) -> Batch {
-        let until = Time::from_timestamp(0, 0).unwrap();
-        let window = Progress::new(None).open(until);
+        let end = Time::from_timestamp(0, 0).unwrap();
+        let window = Progress::new(None).open(end);
         let ids = (0..records as u128).map(|i| Id(first + i)).collect();
-        Batch { stream: 0, window, until, tag: None, bytes: vec![0], ids }
+        Batch {
+            stream: 0,
+            window,
+            span: Window { start: end, end },
+            tag: None,
+            bytes: vec![0],
+            ids,
+        }
     }
 
     fn seen(records: u64) -> Option<Counters> {

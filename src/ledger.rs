@@ -16,7 +16,7 @@ use crate::record::Id;
 const BUCKET_SECS: i64 = 60;
 
 /// A set of ids, which are hashes already.
-type Ids = HashSet<Id, BuildHasherDefault<Identity>>;
+pub type Ids = HashSet<Id, BuildHasherDefault<Identity>>;
 
 /// The ids of one stream.
 #[derive(Default)]
@@ -58,6 +58,13 @@ impl Ledger {
         self.delivered.clear();
     }
 
+    /// The delivered ids, by when a window must start at the latest to show them again.
+    pub fn buckets(&self) -> impl Iterator<Item = (Time, Vec<Id>)> + '_ {
+        self.delivered.iter().map(|(&until, ids)| {
+            (Time::from_timestamp(until, 0).unwrap_or_default(), ids.iter().copied().collect())
+        })
+    }
+
     /// How many records wait for their commit.
     #[must_use]
     pub fn pending(&self) -> usize {
@@ -77,7 +84,7 @@ fn bucket_end(until: Time) -> i64 {
 
 /// A hasher that takes the id's own bits: they are a cryptographic hash, so nobody can choose them.
 #[derive(Default)]
-struct Identity(u64);
+pub struct Identity(u64);
 
 impl Hasher for Identity {
     fn write(&mut self, bytes: &[u8]) {

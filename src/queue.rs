@@ -104,11 +104,19 @@ mod tests {
     use super::*;
     use crate::clock::Time;
     use crate::cursor::Progress;
+    use crate::window::Window;
 
     fn batch(bytes: usize) -> Batch {
-        let until = Time::from_timestamp(0, 0).unwrap();
-        let window = Progress::new(None).open(until);
-        Batch { stream: 0, window, until, tag: None, bytes: vec![0; bytes], ids: Vec::new() }
+        let end = Time::from_timestamp(0, 0).unwrap();
+        let window = Progress::new(None).open(end);
+        Batch {
+            stream: 0,
+            window,
+            span: Window { start: end, end },
+            tag: None,
+            bytes: vec![0; bytes],
+            ids: Vec::new(),
+        }
     }
 
     #[test]

@@ -65,6 +65,15 @@ impl Inventory {
         Self { told, ..Self::default() }
     }
 
+    /// What a new store must know: what was told, and what may be told before anything else is
+    /// saved.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<(Change, Entity)> {
+        let told = self.told.values().map(|entity| (Change::Added, entity.clone()));
+        let pending: Vec<Id> = self.pending.keys().copied().collect();
+        told.chain(self.intents(&pending)).collect()
+    }
+
     /// A sweep begins.
     pub fn begin(&mut self) {
         self.seen.clear();

@@ -16,6 +16,14 @@ pub const HORIZON_MARGIN: Duration = Duration::from_secs(5 * 60);
 pub const SETTLE: Duration = Duration::from_secs(5);
 /// Vendors filter by the second; nothing is gained by halving further.
 const SPAN_MIN: Duration = Duration::from_secs(1);
+/// How often what was read is read again, to find what the vendor showed later than `overlap`.
+pub const PASSES: usize = 3;
+/// The age at which the first pass reads a span again is a few times the overlap, and at least this.
+const FIRST_PASS_AGE_MIN: Duration = Duration::from_secs(60);
+/// The age for the second pass: what a vendor's busy afternoon delays.
+const SECOND_PASS_AGE: Duration = Duration::from_secs(6 * 3600);
+/// The age for the last pass: as late as can be, with room for its own windows and retries.
+const LAST_PASS_AGE: Duration = Duration::from_secs(70 * 3600);
 
 /// A span of vendor time, `start` to `end`, both asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +65,8 @@ pub struct Policy {
     pub overlap: Duration,
     /// The longest window.
     pub span_max: Duration,
+    /// Whether what was read is read again later.
+    pub verify: bool,
 }
 
 impl Policy {
@@ -64,7 +74,7 @@ impl Policy {
     #[must_use]
     pub fn plan(&self, cursor: Option<Time>, now: Time) -> Plan {
         let end = whole_second(now - delta(SETTLE));
-        let oldest = whole_second(now - delta(HORIZON) + delta(HORIZON_MARGIN));
+        let oldest = oldest(now);
         let wanted = match cursor {
             Some(cursor) => cursor - delta(self.overlap),
             None => now - delta(self.lookback),
@@ -74,6 +84,45 @@ impl Policy {
             .filter(|&cursor| cursor < oldest)
             .map(|cursor| Window { start: cursor, end: oldest });
         Plan { windows: cut(start, end, self.span_max), lost }
+    }
+
+    /// How old a span is when the verification pass of that number reads it again; `None` if there is
+    /// no such pass.
+    #[must_use]
+    pub fn pass_age(&self, pass: usize) -> Option<Duration> {
+        let first = self.overlap.saturating_mul(4).max(FIRST_PASS_AGE_MIN);
+        let age = match pass {
+            0 => Some(first).filter(|&age| age < LAST_PASS_AGE),
+            1 => Some(SECOND_PASS_AGE).filter(|&age| age > first),
+            _ => Some(LAST_PASS_AGE),
+        };
+        age.filter(|_| self.verify && pass < PASSES)
+    }
+
+    /// The span that a verification pass reads next, if it is old enough: the pass has read up to
+    /// `verified`, and the live rounds have delivered up to `cursor`.
+    ///
+    /// It ends before anything that a live round can still show, so the two never meet.
+    #[must_use]
+    pub fn plan_pass(
+        &self,
+        pass: usize,
+        verified: Time,
+        cursor: Time,
+        now: Time,
+    ) -> Option<Window> {
+        let age = self.pass_age(pass)?;
+        let start = whole_second(verified).max(oldest(now));
+        let end = start + delta(age.min(self.span_max).max(SPAN_MIN));
+        let latest = (now - delta(age)).min(self.reach(cursor) - delta(SPAN_MIN));
+        (end <= latest).then_some(Window { start, end })
+    }
+
+    /// The oldest time of a delivered record that anything can still ask for once the cursor is at
+    /// `cursor`.
+    #[must_use]
+    pub fn memory(&self, cursor: Time) -> Time {
+        if self.verify { cursor - delta(HORIZON) } else { self.reach(cursor) }
     }
 
     /// The oldest time that a later round can still ask for once the cursor is at `cursor`.
@@ -95,6 +144,11 @@ fn cut(start: Time, end: Time, span_max: Duration) -> Vec<Window> {
     windows
 }
 
+/// The oldest second that may still be asked for.
+fn oldest(now: Time) -> Time {
+    whole_second(now - delta(HORIZON) + delta(HORIZON_MARGIN))
+}
+
 fn whole_second(time: Time) -> Time {
     Time::from_timestamp(time.timestamp(), 0).unwrap_or(time)
 }
@@ -114,6 +168,7 @@ mod tests {
         lookback: Duration::from_secs(86_400),
         overlap: Duration::from_secs(300),
         span_max: Duration::from_secs(3600),
+        verify: true,
     };
 
     #[test]
@@ -142,6 +197,36 @@ mod tests {
     #[test]
     fn a_clock_that_went_back_plans_nothing() {
         assert!(POLICY.plan(Some(at(NOW + 4000)), at(NOW)).windows.is_empty());
+    }
+
+    #[test]
+    fn passes_are_ever_later_and_later_than_the_overlap() {
+        for (overlap, ages) in [
+            (0, [Some(60), Some(6 * 3600), Some(70 * 3600)]),
+            (300, [Some(1200), Some(6 * 3600), Some(70 * 3600)]),
+            (2 * 3600, [Some(8 * 3600), None, Some(70 * 3600)]),
+            (24 * 3600, [None, None, Some(70 * 3600)]),
+        ] {
+            let policy = Policy { overlap: Duration::from_secs(overlap), ..POLICY };
+            let seen: Vec<_> = (0..PASSES).map(|pass| policy.pass_age(pass)).collect();
+            assert_eq!(seen, ages.map(|age| age.map(Duration::from_secs)), "{overlap}");
+        }
+        let without = Policy { verify: false, ..POLICY };
+        assert!((0..=PASSES).all(|pass| without.pass_age(pass).is_none()));
+        assert_eq!(without.memory(at(NOW)), without.reach(at(NOW)));
+    }
+
+    #[test]
+    fn a_pass_reads_whole_spans_that_are_old_enough_and_fully_delivered() {
+        let plan = |verified, cursor, now| POLICY.plan_pass(0, at(verified), at(cursor), at(now));
+        let first = Window { start: at(NOW), end: at(NOW + 1200) };
+        assert_eq!(plan(NOW, NOW + 9_000, NOW + 2_399), None, "not old enough");
+        assert_eq!(plan(NOW, NOW + 9_000, NOW + 2_400), Some(first));
+        assert_eq!(plan(NOW, NOW + 1_500, NOW + 2_400), None, "a live round may still show it");
+        assert_eq!(plan(NOW, NOW + 1_501, NOW + 2_400), Some(first));
+        let late = POLICY.plan_pass(2, at(0), at(NOW), at(NOW)).unwrap();
+        assert_eq!(late.start, at(NOW - 72 * 3600 + 300), "what is gone is not asked for");
+        assert!(late.end <= at(NOW - 70 * 3600));
     }
 
     proptest! {

@@ -1,29 +1,36 @@
 //! The state file: SQLite in WAL mode, held exclusively for as long as it is open.
+//!
+//! A file that is damaged is set aside, never deleted. At the start nobody then knows where the
+//! streams stood, so each begins at the vendor's horizon. Later, what is in memory is all there is to
+//! know, and a new file is made from that.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::file::{self, Identity};
 use super::{Change, Saved, Store};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Id;
 use crate::sweep::{self, Entity};
+use crate::window::Window;
 
 /// Marks the file as ours, so that another program's database is never written to ("TMFB").
 const APPLICATION_ID: i32 = 0x544d_4642;
-/// The schema that this version writes.
-const SCHEMA_VERSION: i32 = 1;
 /// A process that is just ending still holds the file for a moment.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of an id in the ledger.
+const ID_BYTES: usize = 16;
 
+/// What each version of the schema adds to the one before.
+///
 /// Ids lie together as they were committed, 16 bytes each, big-endian: a row per record would cost
-/// many times the work for nothing, since the set that is asked lives in memory.
-const SCHEMA: &str = "
-    CREATE TABLE in_trendmicro_cursor (
+/// many times the work for nothing, since the set that is asked lives in memory. The index answers
+/// which rows touch a span without looking at their ids.
+const SCHEMA: &[&str] = &[
+    "CREATE TABLE in_trendmicro_cursor (
         stream TEXT PRIMARY KEY,
         position_ms INTEGER NOT NULL
     ) WITHOUT ROWID;
@@ -39,32 +46,75 @@ const SCHEMA: &str = "
         version BLOB NOT NULL,
         name BLOB NOT NULL,
         PRIMARY KEY (stream, key)
-    ) WITHOUT ROWID;";
+    ) WITHOUT ROWID;",
+    "ALTER TABLE in_trendmicro_ledger ADD COLUMN from_ms INTEGER NOT NULL DEFAULT 0;
+    DROP INDEX in_trendmicro_ledger_until;
+    CREATE INDEX in_trendmicro_ledger_span ON in_trendmicro_ledger (stream, until_ms, from_ms);
+    CREATE TABLE in_trendmicro_verified (
+        stream TEXT NOT NULL,
+        pass INTEGER NOT NULL,
+        position_ms INTEGER NOT NULL,
+        PRIMARY KEY (stream, pass)
+    ) WITHOUT ROWID;
+    CREATE TABLE in_trendmicro_meta (
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) WITHOUT ROWID;",
+];
+/// The name under which a file says which damaged one it replaces, unread.
+const REPLACES: &str = "replaces";
 
 /// A state file.
 pub struct Sqlite {
     path: PathBuf,
+    sync: String,
     connection: Connection,
+    identity: Option<Identity>,
+    set_aside: Option<PathBuf>,
 }
 
 impl Sqlite {
-    /// Opens the file, or makes it, and locks it.
+    /// Opens the file, or makes it, and locks it. One that is damaged is set aside.
     ///
     /// # Errors
     /// When it is in use, is not a state file, comes from a newer version, or cannot be written.
     pub fn open(path: &Path, sync: &str) -> Result<Self> {
+        let error = match Self::open_sound(path, sync) {
+            Err(error) if error.kind() == ErrorKind::Damaged => error,
+            other => return other,
+        };
+        let old = file::set_aside(path)?.ok_or(error)?;
+        let mut store = Self::open_sound(path, sync)?;
+        let meta = "INSERT INTO in_trendmicro_meta (name, value) VALUES (?1, ?2)";
+        store
+            .connection
+            .execute(meta, [REPLACES, &old.to_string_lossy()])
+            .map_err(|error| store.fault("written", error))?;
+        store.set_aside = Some(old);
+        Ok(store)
+    }
+
+    fn open_sound(path: &Path, sync: &str) -> Result<Self> {
         let fault = |error: rusqlite::Error| cannot_open(path, &error);
-        create_private(path)?;
+        file::create_private(path)?;
         let connection = Connection::open(path).map_err(fault)?;
         connection.busy_timeout(LOCK_TIMEOUT).map_err(fault)?;
         // Exclusive mode takes the lock with the first access and keeps it until the file is closed,
         // also against a second opening by this process.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(fault)?;
-        let mut store = Self { path: path.to_owned(), connection };
+        let mut store = Self {
+            path: path.to_owned(),
+            sync: sync.to_owned(),
+            connection,
+            identity: Identity::of(path),
+            set_aside: None,
+        };
         store.check_owner()?;
+        store.check_sound()?;
+        // Before there is a journal, so that the file itself says whose it is from the beginning.
+        store.migrate().map_err(fault)?;
         store.connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
         store.connection.pragma_update(None, "synchronous", sync).map_err(fault)?;
-        store.migrate().map_err(fault)?;
         Ok(store)
     }
 
@@ -82,13 +132,27 @@ impl Sqlite {
         if owner != APPLICATION_ID && tables > 0 {
             return Err(self.refuse("is another program's database", "a file of its own"));
         }
-        if owner == APPLICATION_ID && version > SCHEMA_VERSION {
+        let known = SCHEMA.len();
+        if owner == APPLICATION_ID && usize::try_from(version).is_ok_and(|version| version > known)
+        {
             return Err(self.refuse(
-                &format!("has schema version {version}, newer than {SCHEMA_VERSION}"),
+                &format!("has schema version {version}, newer than {known}"),
                 "a file of this or an older version of the plugin",
             ));
         }
         Ok(())
+    }
+
+    /// Looks at every page: damage must not show for the first time when a stream is half loaded.
+    fn check_sound(&self) -> Result<()> {
+        let verdict: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|error| cannot_open(&self.path, &error))?;
+        if verdict == "ok" {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Damaged, format!("state file is damaged: {verdict}")))
     }
 
     fn refuse(&self, why: &str, legal: &str) -> Error {
@@ -103,71 +167,153 @@ impl Sqlite {
     fn migrate(&mut self) -> rusqlite::Result<()> {
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
-        let version: i32 =
+        let version: u32 =
             transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version == 0 {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        }
+        SCHEMA
+            .iter()
+            .skip(version as usize)
+            .try_for_each(|step| transaction.execute_batch(step))?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         // Written also when it is right already: a transaction that writes nothing takes no lock.
-        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        transaction.pragma_update(None, "user_version", SCHEMA.len() as u32)?;
         transaction.commit()
+    }
+
+    /// Whether the file still lies where it was opened.
+    fn is_in_place(&self) -> bool {
+        self.identity.is_some() && Identity::of(&self.path) == self.identity
     }
 
     fn fault(&self, what: &str, error: rusqlite::Error) -> Error {
         let text = format!("state file \"{}\" cannot be {what}", self.path.display());
-        Error::new(ErrorKind::Store, text).caused_by(error)
+        let kind = if is_damage(&error) { ErrorKind::Damaged } else { ErrorKind::Store };
+        Error::new(kind, text).caused_by(error)
+    }
+
+    fn read_stream(&self, stream: &str) -> rusqlite::Result<Saved> {
+        let connection = &self.connection;
+        let cursor: Option<i64> = connection
+            .query_row(
+                "SELECT position_ms FROM in_trendmicro_cursor WHERE stream = ?1",
+                [stream],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let mut saved = Saved { cursor: cursor.map(from_millis), ..Saved::default() };
+        let mut statement = connection
+            .prepare("SELECT pass, position_ms FROM in_trendmicro_verified WHERE stream = ?1")?;
+        let mut rows = statement.query([stream])?;
+        while let Some(row) = rows.next()? {
+            if let Some(verified) = saved.verified.get_mut(row.get::<_, u32>(0)? as usize) {
+                *verified = Some(from_millis(row.get(1)?));
+            }
+        }
+        let mut statement = connection
+            .prepare("SELECT key, version, name FROM in_trendmicro_inventory WHERE stream = ?1")?;
+        let id = |bytes| Id(u128::from_be_bytes(bytes));
+        let entities = statement.query_map([stream], |row| {
+            Ok(Entity { key: id(row.get(0)?), version: id(row.get(1)?), name: row.get(2)? })
+        })?;
+        saved.entities = entities.collect::<Result<_, _>>()?;
+        saved.is_unknown = cursor.is_none()
+            && connection
+                .prepare("SELECT 1 FROM in_trendmicro_meta WHERE name = ?1")?
+                .exists([REPLACES])?;
+        Ok(saved)
+    }
+
+    fn read_ids(
+        &self,
+        stream: &str,
+        span: Window,
+        count_max: usize,
+    ) -> rusqlite::Result<Option<Vec<(Time, Id)>>> {
+        const TOUCHING: &str =
+            "FROM in_trendmicro_ledger WHERE stream = ?1 AND until_ms >= ?2 AND from_ms <= ?3";
+        let span = params![stream, span.start.timestamp_millis(), span.end.timestamp_millis()];
+        let count: i64 = self
+            .connection
+            .prepare_cached(&format!(
+                "SELECT coalesce(sum(length(ids)), 0) / {ID_BYTES} {TOUCHING}"
+            ))?
+            .query_row(span, |row| row.get(0))?;
+        let count = usize::try_from(count).unwrap_or(0);
+        if count > count_max {
+            return Ok(None);
+        }
+        let mut found = Vec::with_capacity(count);
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT until_ms, ids {TOUCHING}"))?;
+        let mut rows = statement.query(span)?;
+        while let Some(row) = rows.next()? {
+            let until = from_millis(row.get(0)?);
+            let ids = row.get_ref(1)?.as_blob()?.as_chunks::<ID_BYTES>().0;
+            found.extend(ids.iter().map(|&id| (until, Id(u128::from_be_bytes(id)))));
+        }
+        Ok(Some(found))
     }
 }
 
 impl Store for Sqlite {
+    fn notice(&mut self) -> Option<String> {
+        let old = self.set_aside.take()?;
+        Some(format!(
+            "the state file was damaged and is set aside as \"{}\"; nothing is lost: all that the \
+             vendor still has, 72 h, is collected again, so records may come twice, with the same \
+             event_id",
+            old.display()
+        ))
+    }
+
     fn load(&mut self, stream: &str) -> Result<Saved> {
-        let read = |connection: &Connection| -> rusqlite::Result<Saved> {
-            let cursor: Option<i64> = connection
-                .query_row(
-                    "SELECT position_ms FROM in_trendmicro_cursor WHERE stream = ?1",
-                    [stream],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            let mut statement = connection
-                .prepare("SELECT until_ms, ids FROM in_trendmicro_ledger WHERE stream = ?1")?;
-            let mut rows = statement.query([stream])?;
-            let mut saved = Saved { cursor: cursor.map(from_millis), ..Saved::default() };
-            while let Some(row) = rows.next()? {
-                let until = from_millis(row.get(0)?);
-                let ids = row.get_ref(1)?.as_blob()?.as_chunks::<16>().0;
-                saved.ids.extend(ids.iter().map(|&id| (until, Id(u128::from_be_bytes(id)))));
-            }
-            let mut statement = connection.prepare(
-                "SELECT key, version, name FROM in_trendmicro_inventory WHERE stream = ?1",
-            )?;
-            let id = |bytes| Id(u128::from_be_bytes(bytes));
-            let entities = statement.query_map([stream], |row| {
-                Ok(Entity { key: id(row.get(0)?), version: id(row.get(1)?), name: row.get(2)? })
-            })?;
-            saved.entities = entities.collect::<Result<_, _>>()?;
-            Ok(saved)
-        };
-        read(&self.connection).map_err(|error| self.fault("read", error))
+        self.read_stream(stream).map_err(|error| self.fault("read", error))
+    }
+
+    fn recall(
+        &mut self,
+        stream: &str,
+        span: Window,
+        count_max: usize,
+    ) -> Result<Option<Vec<(Time, Id)>>> {
+        self.read_ids(stream, span, count_max).map_err(|error| self.fault("read", error))
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<()> {
+        if !self.is_in_place() {
+            // SQLite would go on writing to a file that nobody can find again.
+            let text = format!("state file \"{}\" is gone", self.path.display());
+            return Err(Error::new(ErrorKind::Damaged, text));
+        }
         let saved = self.connection.transaction().and_then(|transaction| {
             changes.iter().try_for_each(|change| save(&transaction, change))?;
             transaction.commit()
         });
         saved.map_err(|error| self.fault("written", error))
     }
+
+    fn renew(&mut self, changes: &[Change]) -> Result<String> {
+        // Closed before it is renamed: SQLite finds its journal by name.
+        self.identity = None;
+        self.connection =
+            Connection::open_in_memory().map_err(|error| self.fault("renewed", error))?;
+        let old = file::set_aside(&self.path)?;
+        *self = Self::open_sound(&self.path, &self.sync)?;
+        self.commit(changes)?;
+        Ok(match old {
+            Some(old) => format!("set aside as \"{}\" and written anew", old.display()),
+            None => "written anew".to_owned(),
+        })
+    }
 }
 
 fn save(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO in_trendmicro_ledger (stream, until_ms, ids) VALUES (?1, ?2, ?3)",
+        "INSERT INTO in_trendmicro_ledger (stream, from_ms, until_ms, ids) VALUES (?1, ?2, ?3, ?4)",
     )?;
-    for (until, ids) in &change.delivered {
+    for (Window { start, end }, ids) in &change.delivered {
         let ids: Vec<u8> = ids.iter().flat_map(|id| id.0.to_be_bytes()).collect();
-        insert.execute(params![change.stream, until.timestamp_millis(), ids])?;
+        let (from, until) = (start.timestamp_millis(), end.timestamp_millis());
+        insert.execute(params![change.stream, from, until, ids])?;
     }
     for (what, entity) in &change.entities {
         save_entity(transaction, &change.stream, *what, entity)?;
@@ -180,12 +326,31 @@ fn save(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> 
             )?
             .execute(params![change.stream, cursor.timestamp_millis()])?;
     }
-    if let Some(before) = change.forget_before {
+    for (pass, verified) in change.verified.iter().enumerate() {
+        let Some(verified) = verified else { continue };
         transaction
-            .prepare_cached("DELETE FROM in_trendmicro_ledger WHERE stream = ?1 AND until_ms < ?2")?
-            .execute(params![change.stream, before.timestamp_millis()])?;
+            .prepare_cached("REPLACE INTO in_trendmicro_verified VALUES (?1, ?2, ?3)")?
+            .execute(params![change.stream, pass as u32, verified.timestamp_millis()])?;
+    }
+    if let Some(before) = change.forget_before {
+        forget(transaction, &change.stream, before)?;
     }
     Ok(())
+}
+
+/// What is forgotten can no longer be told from what is late, so no pass may read it again.
+fn forget(transaction: &Transaction<'_>, stream: &str, before: Time) -> rusqlite::Result<()> {
+    let before = params![stream, before.timestamp_millis()];
+    transaction
+        .prepare_cached("DELETE FROM in_trendmicro_ledger WHERE stream = ?1 AND until_ms < ?2")?
+        .execute(before)?;
+    transaction
+        .prepare_cached(
+            "UPDATE in_trendmicro_verified SET position_ms = ?2
+             WHERE stream = ?1 AND position_ms < ?2",
+        )?
+        .execute(before)
+        .map(drop)
 }
 
 fn save_entity(
@@ -207,21 +372,10 @@ fn save_entity(
         .map(drop)
 }
 
-/// Makes the file before SQLite does, since SQLite would let others read it.
-fn create_private(path: &Path) -> Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map(drop).map_err(|error| {
-        Error::config(format!(
-            "db = \"{}\": cannot be opened for writing; legal: a file path whose directory exists \
-             and can be written to; write: db: /var/lib/fluent-bit/trendmicro.db",
-            path.display()
-        ))
-        .caused_by(error)
-    })
-}
-
 fn cannot_open(path: &Path, error: &rusqlite::Error) -> Error {
+    if is_damage(error) && file::was_ours(path, APPLICATION_ID) {
+        return Error::new(ErrorKind::Damaged, format!("state file is damaged: {error}"));
+    }
     let path = path.display();
     let (why, write) = match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => (
@@ -238,18 +392,33 @@ fn cannot_open(path: &Path, error: &rusqlite::Error) -> Error {
     ))
 }
 
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
 fn from_millis(millis: i64) -> Time {
     Time::from_timestamp_millis(millis).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
     fn at(secs: i64) -> Time {
         Time::from_timestamp(secs, 0).unwrap()
+    }
+
+    fn span(start: i64, end: i64) -> Window {
+        Window { start: at(start), end: at(end) }
+    }
+
+    /// The ids of the windows that touch a span.
+    fn recall(store: &mut Sqlite, stream: &str, start: i64, end: i64) -> Vec<(Time, Id)> {
+        store.recall(stream, span(start, end), 100).unwrap().unwrap()
     }
 
     fn entity(key: u128) -> Entity {
@@ -264,8 +433,9 @@ mod tests {
         assert_eq!(store.load("a").unwrap(), Saved::default());
         let change = Change {
             stream: "a".into(),
-            delivered: vec![(at(10), vec![Id(1), Id(u128::MAX)]), (at(20), vec![Id(2)])],
+            delivered: vec![(span(0, 10), vec![Id(1), Id(u128::MAX)]), (span(10, 20), vec![Id(2)])],
             cursor: Some(at(10)),
+            verified: [None, Some(at(5)), Some(at(30))],
             entities: vec![
                 (sweep::Change::Added, entity(1)),
                 (sweep::Change::Added, entity(2)),
@@ -278,14 +448,20 @@ mod tests {
         let mut store = Sqlite::open(&path, "FULL").unwrap();
         let saved = store.load("a").unwrap();
         assert_eq!(saved.cursor, Some(at(10)));
-        assert_eq!(saved.ids.len(), 3);
+        assert_eq!(saved.verified, [None, Some(at(5)), Some(at(30))]);
         assert_eq!(saved.entities, [entity(2)]);
-        assert!(saved.ids.contains(&(at(10), Id(u128::MAX))));
+        let all = recall(&mut store, "a", 0, 99);
+        assert_eq!(all.len(), 3);
+        assert!(all.contains(&(at(10), Id(u128::MAX))));
+        assert_eq!(recall(&mut store, "a", 0, 9).len(), 2);
+        assert_eq!(recall(&mut store, "a", 11, 99), [(at(20), Id(2))]);
+        assert_eq!(store.recall("a", span(0, 99), 2).unwrap(), None, "more than asked for");
         let forget =
             Change { stream: "a".into(), forget_before: Some(at(20)), ..Change::default() };
         store.commit(&[forget]).unwrap();
-        assert_eq!(store.load("a").unwrap().ids, [(at(20), Id(2))]);
-        assert_eq!(store.load("b").unwrap().ids.len(), 3, "another stream is untouched");
+        assert_eq!(recall(&mut store, "a", 0, 99), [(at(20), Id(2))]);
+        assert_eq!(store.load("a").unwrap().verified, [None, Some(at(20)), Some(at(30))]);
+        assert_eq!(recall(&mut store, "b", 0, 99).len(), 3, "another stream is untouched");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 
@@ -311,5 +487,107 @@ mod tests {
         drop(newer);
         assert!(open(&path).contains("schema version 99"));
         assert!(open(&dir.path().join("none/state.db")).contains("cannot be opened"));
+    }
+
+    /// A file with one stream in it, as a process leaves it.
+    fn filled(dir: &Path) -> PathBuf {
+        let path = dir.join("state.db");
+        let ids = (0..2_000).map(Id).collect();
+        let change = Change {
+            stream: "a".into(),
+            delivered: vec![(span(0, 10), ids)],
+            cursor: Some(at(10)),
+            ..Change::default()
+        };
+        Sqlite::open(&path, "NORMAL").unwrap().commit(&[change]).unwrap();
+        path
+    }
+
+    /// Overwrites a part of a file.
+    fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
+        use std::os::unix::fs::FileExt;
+        OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_every_stream_begins_at_the_horizon() {
+        let damages: [fn(&Path); 3] = [
+            |path| overwrite(path, 4096, &[0xa5; 4096]),
+            |path| OpenOptions::new().write(true).open(path).unwrap().set_len(5000).unwrap(),
+            |path| std::fs::write(path, [0; 8192]).unwrap(),
+        ];
+        for (n, damage) in damages.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = filled(dir.path());
+            damage(&path);
+            let was = std::fs::read(&path).unwrap();
+            let mut store = Sqlite::open(&path, "NORMAL").unwrap_or_else(|e| panic!("{n}: {e}"));
+            let notice = store.notice().expect("a word about it");
+            assert!(notice.contains("state.db.damaged") && store.notice().is_none(), "{notice}");
+            assert!(store.load("a").unwrap().is_unknown, "{n}");
+            drop(store);
+            let mut store = Sqlite::open(&path, "NORMAL").unwrap();
+            assert!(store.notice().is_none() && store.load("a").unwrap().is_unknown, "still so");
+            let cursor = Some(at(20));
+            store.commit(&[Change { stream: "a".into(), cursor, ..Change::default() }]).unwrap();
+            assert!(!store.load("a").unwrap().is_unknown);
+            let kept = std::fs::read(dir.path().join("state.db.damaged")).unwrap();
+            assert!(kept == was, "{n}: {} bytes of {}", kept.len(), was.len());
+        }
+    }
+
+    #[test]
+    fn a_file_that_goes_or_breaks_while_it_is_open_is_made_anew_from_what_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = filled(dir.path());
+        let mut store = Sqlite::open(&path, "NORMAL").unwrap();
+        let all = [Change { stream: "a".into(), cursor: Some(at(30)), ..Change::default() }];
+        let damaged = |store: &mut Sqlite| {
+            let error = store.commit(&all).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+        };
+        std::fs::remove_file(&path).unwrap();
+        damaged(&mut store);
+        assert_eq!(store.renew(&all).unwrap(), "written anew");
+        store.commit(&all).unwrap();
+        std::fs::write(dir.path().join("other"), "somebody put another file here").unwrap();
+        std::fs::rename(dir.path().join("other"), &path).unwrap();
+        damaged(&mut store);
+        assert!(store.renew(&all).unwrap().contains("state.db.damaged"));
+        assert_eq!(store.load("a").unwrap().cursor, Some(at(30)));
+        drop(store);
+        let mut store = Sqlite::open(&path, "NORMAL").unwrap();
+        assert_eq!(store.load("a").unwrap().cursor, Some(at(30)));
+
+        // Without its directory nothing can be written; with it, all is well again.
+        std::fs::rename(dir.path().join("state.db"), dir.path().join("kept")).unwrap();
+        let gone = tempfile::tempdir().unwrap();
+        let path = filled(gone.path());
+        let mut store = Sqlite::open(&path, "NORMAL").unwrap();
+        let away = dir.path().join("away");
+        std::fs::rename(gone.path(), &away).unwrap();
+        damaged(&mut store);
+        assert_eq!(store.renew(&all).unwrap_err().kind(), ErrorKind::Config);
+        std::fs::rename(&away, gone.path()).unwrap();
+        store.renew(&all).unwrap();
+        assert_eq!(store.load("a").unwrap().cursor, Some(at(30)));
+    }
+
+    #[test]
+    fn a_file_of_the_first_schema_is_read_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(SCHEMA[0]).unwrap();
+        old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        let id = Id(7).0.to_be_bytes();
+        old.execute("INSERT INTO in_trendmicro_cursor VALUES ('a', 10000)", []).unwrap();
+        old.execute("INSERT INTO in_trendmicro_ledger VALUES ('a', 10000, ?1)", [id]).unwrap();
+        drop(old);
+        let mut store = Sqlite::open(&path, "NORMAL").unwrap();
+        let saved = store.load("a").unwrap();
+        assert_eq!((saved.cursor, saved.verified), (Some(at(10)), [None; 3]));
+        assert_eq!(recall(&mut store, "a", 5, 99), [(at(10), Id(7))]);
     }
 }

@@ -118,6 +118,8 @@ pub struct ConnectorConfig {
     pub lookback: Duration,
     /// How far each round reaches back.
     pub overlap: Duration,
+    /// Whether what was read is read again later.
+    pub verify: bool,
     /// Which records of an inventory are delivered.
     pub emit: Emit,
     /// Written into each record.
@@ -216,6 +218,7 @@ fn connector(mut properties: Properties<'_>) -> Result<ConnectorConfig> {
         interval: duration("interval", SECOND, DAY)?,
         lookback: duration("lookback", SECOND, 72 * HOUR)?,
         overlap: duration("overlap", Duration::ZERO, DAY)?,
+        verify: properties.parse_if_used("verify", value::switch)?,
         emit: properties.parse_if_used("emit", |text| {
             choice(text, &[("all", Emit::All), ("changes", Emit::Changes)])
         })?,

@@ -186,6 +186,15 @@ pub const OPTIONS: &[Opt] = &[
         "How far each round reaches back behind the cursor, for records that the vendor shows late.",
     ),
     opt(
+        "verify",
+        LOGS,
+        "on",
+        "on, off",
+        "on",
+        "Reads everything again behind the live rounds, three times within the vendor's 72 h, to find \
+         what was shown later than `overlap`. Needs `db`.",
+    ),
+    opt(
         "emit",
         INVENTORIES,
         "all",

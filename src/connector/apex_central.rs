@@ -22,6 +22,7 @@ pub const PRODUCT: Product = Product {
     regions: &[],
     content_types: &["agents", "servers"],
     defaults: &[("interval", "1h")],
+    generated: &[],
     span_max: Duration::ZERO,
     is_budgeted: false,
     connect: |settings| Arc::new(ApexCentral::new(settings)),

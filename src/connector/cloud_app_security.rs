@@ -30,6 +30,7 @@ pub const PRODUCT: Product = Product {
     ],
     content_types: &[],
     defaults: &[("interval", "5m"), ("rate_limit", "18")],
+    generated: &["message", "detection_time"],
     span_max: Duration::from_secs(24 * 3600),
     is_budgeted: true,
     connect: |settings| Arc::new(CloudAppSecurity::new(settings)),

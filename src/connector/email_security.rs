@@ -34,6 +34,7 @@ pub const PRODUCT: Product = Product {
     ],
     content_types: &["accepted_traffic", "blocked_traffic", "policy_events"],
     defaults: &[("interval", "60s")],
+    generated: &["genTime"],
     // A failed page fails its window, so a window must not be a day's work.
     span_max: Duration::from_secs(3600),
     is_budgeted: false,

@@ -38,6 +38,8 @@ pub struct Product {
     pub content_types: &'static [&'static str],
     /// Defaults of properties that differ between products.
     pub defaults: &'static [(&'static str, &'static str)],
+    /// The path, in a record, to the time by which the vendor filters; empty for an inventory.
+    pub generated: &'static [&'static str],
     /// The longest window; zero for an inventory, which has none.
     pub span_max: Duration,
     /// The vendor allows so few requests that streams which show nothing are asked less often.

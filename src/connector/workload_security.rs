@@ -30,6 +30,7 @@ pub const PRODUCT: Product = Product {
     ],
     content_types: &["computers"],
     defaults: &[("interval", "1h")],
+    generated: &[],
     span_max: Duration::ZERO,
     is_budgeted: false,
     connect: |settings| Arc::new(WorkloadSecurity::new(settings)),

@@ -1,7 +1,8 @@
 //! One budget of requests per credential, shared by everything in the process that uses it.
 //!
 //! The budget is a sliding minute: never more than the limit in any 60 seconds, however they are
-//! cut. What is live goes ahead of what is backfill.
+//! cut. What is live goes ahead of what is backfill, and both ahead of verification, which leaves a
+//! part of the budget unused.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,7 +13,9 @@ use crate::error::{Error, Result};
 
 /// The minute over which requests are counted, with room for the way to the vendor's clock.
 const PERIOD: Duration = Duration::from_millis(60_500);
-/// How often backfill looks whether live requests still wait.
+/// Of every so many requests of the budget, verification leaves one to whoever comes next.
+const RESERVE_DIVISOR: u32 = 3;
+/// How often the less urgent look whether the more urgent still wait.
 const TURN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How urgent a request is.
@@ -22,6 +25,8 @@ pub enum Priority {
     Live,
     /// What happened before.
     Backfill,
+    /// What was read already.
+    Verification,
 }
 
 /// The budget's pure core.
@@ -29,7 +34,8 @@ pub enum Priority {
 struct Budget {
     limit: Option<u32>,
     sent: VecDeque<Instant>,
-    live_waiting: usize,
+    /// How many wait of each urgency, the most urgent first.
+    waiting: [usize; 3],
     held_until: Option<Instant>,
 }
 
@@ -43,14 +49,16 @@ impl Budget {
         while self.sent.front().is_some_and(|&at| now.saturating_duration_since(at) >= PERIOD) {
             self.sent.pop_front();
         }
-        if priority == Priority::Backfill && self.live_waiting > 0 {
+        if self.waiting[..priority as usize].iter().any(|&waiting| waiting > 0) {
             return Some(TURN_INTERVAL);
         }
-        if self.sent.len() < limit as usize {
+        let reserve = if priority == Priority::Verification { limit / RESERVE_DIVISOR } else { 0 };
+        if self.sent.len() < (limit - reserve) as usize {
             self.sent.push_back(now);
             return None;
         }
-        self.sent.front().map(|&at| PERIOD.saturating_sub(now.saturating_duration_since(at)))
+        let first_to_expire = self.sent.get(self.sent.len() - (limit - reserve) as usize);
+        first_to_expire.map(|&at| PERIOD.saturating_sub(now.saturating_duration_since(at)))
     }
 }
 
@@ -78,29 +86,34 @@ impl Limiter {
         limiter
     }
 
+    /// Takes one request's share of the budget, or says how long to wait before asking again.
+    pub fn try_acquire(&self, priority: Priority) -> Option<Duration> {
+        lock(&self.budget).take(priority, monotonic())
+    }
+
     /// Waits for one request's share of the budget; returns how long that took.
     ///
     /// # Errors
     /// `Stopped` when `stop` was raised first.
     pub fn acquire(&self, priority: Priority, stop: &Stop) -> Result<Duration> {
         let started = monotonic();
-        let is_live = priority == Priority::Live;
         let mut is_waiting = false;
         loop {
             let wait = {
                 let mut budget = lock(&self.budget);
                 let wait = budget.take(priority, monotonic());
                 let waits = wait.is_some();
-                if is_live && waits != is_waiting {
+                if waits != is_waiting {
                     is_waiting = waits;
-                    if waits { budget.live_waiting += 1 } else { budget.live_waiting -= 1 }
+                    let waiting = &mut budget.waiting[priority as usize];
+                    if waits { *waiting += 1 } else { *waiting -= 1 }
                 }
                 wait
             };
             let Some(wait) = wait else { return Ok(started.elapsed()) };
             if stop.wait(wait) {
                 if is_waiting {
-                    lock(&self.budget).live_waiting -= 1;
+                    lock(&self.budget).waiting[priority as usize] -= 1;
                 }
                 return Err(Error::stopped());
             }
@@ -128,7 +141,8 @@ mod tests {
     #[test]
     fn live_goes_first_and_a_hold_holds_everybody() {
         let (mut budget, now) = (budget(Some(1)), Instant::now());
-        budget.live_waiting = 1;
+        budget.waiting[Priority::Live as usize] = 1;
+        assert_eq!(budget.take(Priority::Verification, now), Some(TURN_INTERVAL));
         assert_eq!(budget.take(Priority::Backfill, now), Some(TURN_INTERVAL));
         assert_eq!(budget.take(Priority::Live, now), None);
         assert_eq!(budget.take(Priority::Live, now), Some(PERIOD));
@@ -146,6 +160,21 @@ mod tests {
         }
         assert_eq!(lock(&limiter.budget).limit, Some(18));
         assert!(!Arc::ptr_eq(&limiter, &Limiter::of(&two, Some(18))));
+    }
+
+    #[test]
+    fn verification_leaves_a_third_of_the_budget() {
+        let (mut budget, now) = (budget(Some(18)), Instant::now());
+        for _ in 0..12 {
+            assert_eq!(budget.take(Priority::Verification, now), None);
+        }
+        assert_eq!(budget.take(Priority::Verification, now), Some(PERIOD));
+        for _ in 0..6 {
+            assert_eq!(budget.take(Priority::Live, now), None);
+        }
+        assert_eq!(budget.take(Priority::Live, now), Some(PERIOD));
+        let later = now + PERIOD;
+        assert_eq!(budget.take(Priority::Verification, later), None, "and goes on with the minute");
     }
 
     proptest! {

@@ -1,26 +1,33 @@
 //! When to ask for what: one poller per connector, a pure machine in a thin thread.
 //!
-//! Each stream is in one of four states: *idle* until its next round, *fetching* a page, *offering*
-//! the batches of a page, or *backing off* after a failure. [`Poller::next`] says what to do,
-//! [`Poller::fetched`] and [`Poller::offered`] say how it went; neither waits, sends or reads a
-//! clock. [`run`] does what they say.
+//! Each stream has a live lane and, for logs, passes that read old windows again. Each lane is in one
+//! of five states: *idle* until its next round, *recalling* what was delivered of an old window,
+//! *fetching* a page, *offering* the batches of a page, or *backing off* after a failure.
+//! [`Poller::next`] says what to do, [`Poller::recalled`], [`Poller::fetched`] and
+//! [`Poller::offered`] say how it went; none of them waits, sends or reads a clock. [`run`] does what
+//! they say.
 
+mod admit;
+mod lag;
+mod round;
 mod task;
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::clock::{self, Stop, Time, delta};
-use crate::commit::Message;
+use crate::commit::{Message, Recalled};
 use crate::connector::{self, Connector};
+use crate::cursor::Lane;
 use crate::error::{ErrorKind, Result};
 use crate::http::limiter::{Limiter, Priority};
 use crate::http::{Request, Response, Transport, retry};
 use crate::log::Logger;
 use crate::page::{Body, PageReader};
 use crate::queue::Queue;
+use crate::window::{PASSES, Window};
 
 pub use task::TaskParts;
 use task::{State, Task};
@@ -56,10 +63,21 @@ impl Now {
 pub enum Step {
     /// Nothing needs doing before this has passed.
     Sleep(Duration),
-    /// Send a request for a stream and report to [`Poller::fetched`].
-    Fetch {
-        /// The stream.
+    /// Ask the committer what was delivered of a window and report to [`Poller::recalled`].
+    Recall {
+        /// The task.
+        task: usize,
+        /// The stream, by its index within the instance.
         stream: usize,
+        /// Who reads the window.
+        lane: Lane,
+        /// The window.
+        span: Window,
+    },
+    /// Send a request and report to [`Poller::fetched`].
+    Fetch {
+        /// The task.
+        task: usize,
         /// What to send.
         request: Request,
         /// How urgent it is.
@@ -67,8 +85,8 @@ pub enum Step {
     },
     /// Put a batch into the queue and report to [`Poller::offered`].
     Offer {
-        /// The stream.
-        stream: usize,
+        /// The task.
+        task: usize,
         /// The batch.
         batch: Batch,
     },
@@ -99,6 +117,7 @@ pub struct Poller {
     connector: Arc<dyn Connector>,
     rhythm: Rhythm,
     logger: Logger,
+    /// The live lanes of all streams, in their order, and then the passes.
     tasks: Vec<Task>,
     /// The task that is looked at first, so that a long backlog does not starve the others.
     turn: usize,
@@ -117,53 +136,104 @@ impl Poller {
         parts: Vec<TaskParts>,
         now: Instant,
     ) -> Self {
-        let task = |parts| Task::new(parts, rhythm, now);
-        let tasks = parts.into_iter().map(task).collect();
+        let parts: Vec<Arc<TaskParts>> = parts.into_iter().map(Arc::new).collect();
+        let task = |lane| {
+            move |(stream, parts): (usize, &Arc<TaskParts>)| {
+                Task::new(Arc::clone(parts), stream, lane, rhythm, now)
+            }
+        };
+        let mut tasks: Vec<Task> = parts.iter().enumerate().map(task(Lane::Live)).collect();
+        for pass in 0..PASSES {
+            let has_pass = |(_, parts): &(usize, &Arc<TaskParts>)| parts.shared.has_pass(pass);
+            let passes = parts.iter().enumerate().filter(has_pass);
+            tasks.extend(passes.map(task(Lane::Pass(pass))));
+        }
         Self { connector, rhythm, logger, tasks, turn: 0, is_skew_known: false, read: Vec::new() }
     }
 
     /// What to do now.
     pub fn next(&mut self, now: Now) -> Step {
-        let count = self.tasks.len();
-        for offset in 0..count {
-            let stream = (self.turn + offset) % count;
-            let task = &mut self.tasks[stream];
-            task.wake(now);
-            match &mut task.state {
-                State::Offering { batches, .. } => {
-                    if let Some(batch) = batches.pop_front() {
-                        return Step::Offer { stream, batch };
-                    }
-                }
-                State::Fetching { place } => {
-                    // Whoever was served comes last next time.
-                    self.turn = stream + 1;
-                    let request =
-                        self.connector.request(stream, &place.window, place.next.as_deref());
-                    let age = now.time - place.window.end;
-                    let is_live = age <= delta(LIVE_AGE_MAX.max(2 * self.rhythm.interval));
-                    let priority = if is_live { Priority::Live } else { Priority::Backfill };
-                    return Step::Fetch { stream, request, priority };
-                }
-                State::Idle { .. } | State::BackingOff { .. } => {}
-            }
+        // What was read already comes only when nothing else is to do.
+        if let Some(step) = self.serve(false, now).or_else(|| self.serve(true, now)) {
+            return step;
         }
         let due = self.tasks.iter().filter_map(Task::due).min().unwrap_or(now.instant);
         Step::Sleep(due.saturating_duration_since(now.instant))
     }
 
-    /// What the body of the answer to the last [`Step::Fetch`] must be fed to.
-    #[must_use]
-    pub fn reader(&self, stream: usize) -> PageReader {
-        let is_lenient = self.tasks[stream].is_lenient();
-        PageReader::new(self.connector.list(), self.connector.streams()[stream].shape, is_lenient)
+    /// What the next of the live lanes, or of the passes, wants done.
+    fn serve(&mut self, is_pass: bool, now: Now) -> Option<Step> {
+        let count = self.tasks.len();
+        for offset in 0..count {
+            let task = (self.turn + offset) % count;
+            if self.tasks[task].is_pass() != is_pass {
+                continue;
+            }
+            self.tasks[task].wake(now);
+            if let Some(step) = self.step(task, now) {
+                return Some(step);
+            }
+        }
+        None
     }
 
-    /// How a fetch went, and what its body held. `random` in `0.0..1.0` spreads the wait after a failure; returns how long
-    /// everybody with this credential should wait, if the vendor asked for that.
+    /// What one task wants done.
+    fn step(&mut self, index: usize, now: Now) -> Option<Step> {
+        let task = &mut self.tasks[index];
+        match &mut task.state {
+            State::Offering { batches, .. } => {
+                batches.pop_front().map(|batch| Step::Offer { task: index, batch })
+            }
+            State::Recalling { place } => Some(Step::Recall {
+                task: index,
+                stream: task.parts.index,
+                lane: task.lane,
+                span: place.window,
+            }),
+            State::Fetching { place } => {
+                // Whoever was served comes last next time.
+                self.turn = index + 1;
+                let next = place.next.as_deref();
+                let request = self.connector.request(task.stream, &place.window, next);
+                let age = now.time - place.window.end;
+                let is_live = age <= delta(LIVE_AGE_MAX.max(2 * self.rhythm.interval));
+                let priority = match task.lane {
+                    Lane::Live if is_live => Priority::Live,
+                    Lane::Live => Priority::Backfill,
+                    Lane::Pass(_) => Priority::Verification,
+                };
+                Some(Step::Fetch { task: index, request, priority })
+            }
+            State::Idle { .. } | State::BackingOff { .. } => None,
+        }
+    }
+
+    /// The stream of a task, by its index within the connector.
+    #[must_use]
+    pub fn stream(&self, task: usize) -> usize {
+        self.tasks[task].stream
+    }
+
+    /// What the body of the answer to the last [`Step::Fetch`] must be fed to.
+    #[must_use]
+    pub fn reader(&self, task: usize) -> PageReader {
+        let task = &self.tasks[task];
+        PageReader::new(self.connector.list(), task.parts.shape, task.is_lenient())
+    }
+
+    /// The answer to the last [`Step::Recall`]; `random` in `0.0..1.0` spreads the wait after a
+    /// failure.
+    pub fn recalled(&mut self, task: usize, result: Result<Recalled>, now: Now, random: f64) {
+        self.tasks[task].recalled(result, now, random);
+        self.note_read(task);
+    }
+
+    /// How a fetch went, and what its body held. `random` in `0.0..1.0` spreads the wait after a
+    /// failure; returns how long everybody with this credential should wait, if the vendor asked for
+    /// that.
     pub fn fetched(
         &mut self,
-        stream: usize,
+        index: usize,
         result: Result<(Response, Body)>,
         now: Now,
         random: f64,
@@ -175,7 +245,7 @@ impl Poller {
             retry::check(&response)?;
             Ok((connector::read(&*self.connector, &response, body)?, response.date))
         });
-        let task = &mut self.tasks[stream];
+        let task = &mut self.tasks[index];
         let place = task.take_fetching(now)?;
         let mut hold = None;
         match page {
@@ -187,20 +257,25 @@ impl Poller {
                 }
             }
         }
-        self.note_read(stream);
+        self.note_read(index);
         hold
     }
 
-    /// The batch of the last [`Step::Offer`] is in the queue.
-    pub fn offered(&mut self, stream: usize, now: Now) {
-        self.tasks[stream].go_on_if_offered(now);
-        self.note_read(stream);
+    /// The last [`Step::Fetch`] found no budget and is to be asked for again after `wait`.
+    pub fn postpone(&mut self, task: usize, wait: Duration, now: Now) {
+        self.tasks[task].postpone(wait, now);
     }
 
-    /// Whether the batches of a stream must be announced before they are queued.
+    /// The batch of the last [`Step::Offer`] is in the queue.
+    pub fn offered(&mut self, task: usize, now: Now) {
+        self.tasks[task].go_on_if_offered(now);
+        self.note_read(task);
+    }
+
+    /// Whether the batches of a task must be announced before they are queued.
     #[must_use]
-    pub fn has_intents(&self, stream: usize) -> bool {
-        self.tasks[stream].parts.shared.has_intents()
+    pub fn has_intents(&self, task: usize) -> bool {
+        self.tasks[task].parts.shared.has_intents()
     }
 
     /// Gives up everything unfinished, so that another poller can begin where this one failed.
@@ -213,8 +288,8 @@ impl Poller {
         std::mem::take(&mut self.read)
     }
 
-    fn note_read(&mut self, stream: usize) {
-        let task = &mut self.tasks[stream];
+    fn note_read(&mut self, task: usize) {
+        let task = &mut self.tasks[task];
         if task.take_has_read() {
             self.read.push(task.parts.index);
         }
@@ -260,26 +335,21 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
                     return;
                 }
             }
-            Step::Fetch { stream, request, priority } => {
-                let mut reader = poller.reader(stream);
-                let answer = around
-                    .limiter
-                    .acquire(priority, stop)
-                    .and_then(|_| transport.send(&request, stop, &mut |bytes| reader.feed(bytes)));
-                let result = answer.and_then(|answer| Ok((answer, reader.finish()?)));
-                let hold = poller.fetched(stream, result, Now::read(), fastrand::f64());
-                if let Some(wait) = hold {
-                    around.limiter.hold(wait);
-                }
+            Step::Recall { task, stream, lane, span } => {
+                let Some(recalled) = recall(stream, lane, span, around) else { return };
+                poller.recalled(task, recalled, Now::read(), fastrand::f64());
             }
-            Step::Offer { stream, batch } => {
-                if poller.has_intents(stream) && !intend(&batch, around) {
+            Step::Fetch { task, request, priority } => {
+                fetch(poller, transport, around, task, &request, priority);
+            }
+            Step::Offer { task, batch } => {
+                if poller.has_intents(task) && !intend(&batch, around) {
                     return;
                 }
                 if around.queue.push(batch, stop).is_err() {
                     return;
                 }
-                poller.offered(stream, Now::read());
+                poller.offered(task, Now::read());
             }
         }
         for stream in poller.take_read() {
@@ -289,19 +359,60 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
     }
 }
 
-/// Has it saved what a batch may tell the receiver, and waits for that; false if the instance stops.
+/// Sends a request once the budget has room for it, and tells the poller how it went.
+fn fetch(
+    poller: &mut Poller,
+    transport: &mut dyn Transport,
+    around: &Surroundings,
+    task: usize,
+    request: &Request,
+    priority: Priority,
+) {
+    let Surroundings { limiter, stop, .. } = around;
+    let granted = if priority == Priority::Verification {
+        // A pass must not stand in the way of a live lane that becomes due meanwhile.
+        if let Some(wait) = limiter.try_acquire(priority) {
+            return poller.postpone(task, wait, Now::read());
+        }
+        Ok(())
+    } else {
+        limiter.acquire(priority, stop).map(drop)
+    };
+    let mut reader = poller.reader(task);
+    let answer =
+        granted.and_then(|()| transport.send(request, stop, &mut |bytes| reader.feed(bytes)));
+    let result = answer.and_then(|answer| Ok((answer, reader.finish()?)));
+    if let Some(wait) = poller.fetched(task, result, Now::read(), fastrand::f64()) {
+        limiter.hold(wait);
+    }
+}
+
+/// Has the committer save what a batch may tell the receiver; false if the instance stops.
 fn intend(batch: &Batch, around: &Surroundings) -> bool {
     let (done, saved) = mpsc::channel();
     let ids = batch.ids.clone();
-    let message = Message::Intend { stream: batch.stream, ids, done };
-    if around.committer.send(message).is_err() {
-        return false;
-    }
+    ask(Message::Intend { stream: batch.stream, ids, done }, &saved, around).is_some()
+}
+
+/// Asks the committer what was delivered of a window; `None` if the instance stops.
+fn recall(
+    stream: usize,
+    lane: Lane,
+    span: Window,
+    around: &Surroundings,
+) -> Option<Result<Recalled>> {
+    let (done, answer) = mpsc::channel();
+    ask(Message::Recall { stream, lane, span, done }, &answer, around)
+}
+
+/// Sends the committer a message and waits for its answer; `None` if the instance stops.
+fn ask<T>(message: Message, answer: &Receiver<T>, around: &Surroundings) -> Option<T> {
+    around.committer.send(message).ok()?;
     loop {
-        match saved.recv_timeout(STOP_CHECK_INTERVAL) {
-            Ok(()) => return true,
+        match answer.recv_timeout(STOP_CHECK_INTERVAL) {
+            Ok(answer) => return Some(answer),
             Err(RecvTimeoutError::Timeout) if !around.stop.is_raised() => {}
-            Err(_) => return false,
+            Err(_) => return None,
         }
     }
 }

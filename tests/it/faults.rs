@@ -6,7 +6,7 @@ use trendmicro_sim::{EmailConfig, Ending, Fault, FaultKind, Lateness, OldStart, 
 
 use crate::support::{
     Books, Form, Host, KEY, PATIENCE, Place, assert_asked_since, at_once, config, email, simulate,
-    wait, wait_delivered, wait_long,
+    wait, wait_delivered, wait_delivered_long, wait_long,
 };
 
 const ROUTE: &str = "/api/v1/log/";
@@ -280,10 +280,26 @@ fn a_second_start_fetches_only_what_is_new() {
     delivered(&sim, &place).assert_exact("over two runs");
 }
 
+/// Rows that the vendor shows up to 50 s after their time, an overlap of none: the first pass reads
+/// everything again at the age of a minute.
+#[test]
+fn what_is_later_than_the_overlap_is_found_by_verification() {
+    let lateness = Lateness::Uniform { max: Duration::from_secs(50), share: 0.3 };
+    let sim = simulate(EmailConfig { live_per_second: 5.0, lateness, ..email() });
+    let place = Place::new();
+    let config = config(&sim, &place).with(&[("overlap", "0s")]);
+    let host = Host::start(&place, &config, &[]);
+    host.wait_log("verification found them");
+    sim.stop_live();
+    wait_delivered_long(&host, &sim, &place.out(), Duration::from_secs(240));
+    host.stop();
+    delivered(&sim, &place).assert_exact("after verification");
+}
+
 #[test]
 fn a_restart_of_a_finished_run_asks_for_the_overlap_only() {
     let (place, sim) = (Place::new(), simulate(email()));
-    let config = config(&sim, &place).with(&[("overlap", "10s")]);
+    let config = config(&sim, &place).with(&[("overlap", "10s"), ("verify", "off")]);
     let host = Host::start(&place, &config, &[]);
     wait_delivered(&host, &sim, &place.out());
     // The cursor is written after the records: wait for a round that begins behind them.

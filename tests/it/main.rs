@@ -14,5 +14,7 @@ mod http;
 mod poller;
 mod products;
 mod rig;
+mod state;
 mod support;
 mod tidy;
+mod verification;

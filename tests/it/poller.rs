@@ -85,7 +85,9 @@ fn retry_after_has_a_bound() {
     for secs in [86_400, u64::MAX] {
         let mut rig = Rig::one(1);
         rig.script = Box::new(move |_, count| (count == 0).then_some(Fault::RetryAfter(secs)));
-        let Step::Fetch { stream, .. } = rig.poller.next(rig.now()) else { panic!("a fetch") };
+        let Step::Fetch { task: stream, .. } = rig.poller.next(rig.now()) else {
+            panic!("a fetch")
+        };
         let retry_after = Some(Duration::from_secs(secs));
         let response = Response { retry_after, ..answer(429) };
         let body = rig.poller.reader(stream).finish().unwrap();
@@ -213,7 +215,9 @@ fn a_window_of_too_many_pages_is_halved() {
 fn a_stop_in_the_middle_of_a_request_is_no_failure() {
     let mut rig = Rig::one(1);
     rig.mails(-3_600..-5, 100);
-    let Step::Fetch { stream, request, .. } = rig.poller.next(rig.now()) else { panic!("a fetch") };
+    let Step::Fetch { task: stream, request, .. } = rig.poller.next(rig.now()) else {
+        panic!("a fetch")
+    };
     assert_eq!(rig.poller.fetched(stream, Err(Error::stopped()), rig.now(), 0.5), None);
     let Step::Fetch { request: again, .. } = rig.poller.next(rig.now()) else { panic!("a fetch") };
     assert_eq!(request, again);

@@ -16,6 +16,7 @@ use in_trendmicro::clock::{Stop, Time};
 use in_trendmicro::commit::{Committer, Message, StreamState};
 use in_trendmicro::config::{Emit, Format};
 use in_trendmicro::connector::{self, Connector, Settings};
+use in_trendmicro::cursor::Lane;
 use in_trendmicro::envelope::Envelope;
 use in_trendmicro::error::{Error, ErrorKind, Result};
 use in_trendmicro::http::limiter::Priority;
@@ -23,8 +24,8 @@ use in_trendmicro::http::{Request, Response};
 use in_trendmicro::log::{Level, Log, Logger};
 use in_trendmicro::poller::{Now, Poller, Rhythm, Step, TaskParts};
 use in_trendmicro::queue::Queue;
-use in_trendmicro::record::Shape;
-use in_trendmicro::window::Policy;
+use in_trendmicro::record::{Id, Shape};
+use in_trendmicro::window::{PASSES, Policy, Window};
 
 pub const START: i64 = 1_700_000_000;
 pub const INTERVAL: Duration = Duration::from_secs(60);
@@ -65,6 +66,8 @@ pub struct Asked {
     /// Which page, if not the first.
     pub token: Option<String>,
     pub is_live: bool,
+    /// Whether a verification pass asks.
+    pub is_pass: bool,
     pub target: String,
 }
 
@@ -233,27 +236,59 @@ impl Vendor {
     }
 }
 
+/// What is kept of a stream.
+#[derive(Default)]
+struct Kept {
+    cursor: Option<Time>,
+    verified: [Option<Time>; PASSES],
+    ids: Vec<(Window, Id)>,
+}
+
 /// A store that outlives its committers.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<BTreeMap<String, Saved>>>);
+struct Memory(Arc<Mutex<BTreeMap<String, Kept>>>);
 
 impl Store for Memory {
     fn load(&mut self, stream: &str) -> Result<Saved> {
         let mut all = self.0.lock().unwrap();
-        let Saved { cursor, ids, entities } = all.entry(stream.to_owned()).or_default();
-        Ok(Saved { cursor: *cursor, ids: ids.clone(), entities: entities.clone() })
+        let Kept { cursor, verified, .. } = all.entry(stream.to_owned()).or_default();
+        Ok(Saved { cursor: *cursor, verified: *verified, ..Saved::default() })
+    }
+
+    fn recall(
+        &mut self,
+        stream: &str,
+        span: Window,
+        count_max: usize,
+    ) -> Result<Option<Vec<(Time, Id)>>> {
+        let mut all = self.0.lock().unwrap();
+        let ids = &all.entry(stream.to_owned()).or_default().ids;
+        let touching = ids.iter().filter(|(shown, _)| {
+            shown.end.timestamp_millis() >= span.start.timestamp_millis()
+                && shown.start.timestamp_millis() <= span.end.timestamp_millis()
+        });
+        let found: Vec<_> = touching.map(|(shown, id)| (shown.end, *id)).collect();
+        Ok((found.len() <= count_max).then_some(found))
+    }
+
+    fn renew(&mut self, _: &[Change]) -> Result<String> {
+        unreachable!("memory is never damaged")
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<()> {
         let mut all = self.0.lock().unwrap();
         for change in changes {
             let saved = all.entry(change.stream.clone()).or_default();
-            for (until, ids) in &change.delivered {
-                saved.ids.extend(ids.iter().map(|id| (*until, *id)));
+            for (span, ids) in &change.delivered {
+                saved.ids.extend(ids.iter().map(|id| (*span, *id)));
             }
             saved.cursor = change.cursor.or(saved.cursor);
+            for (old, new) in saved.verified.iter_mut().zip(change.verified) {
+                *old = new.or(*old);
+            }
             if let Some(before) = change.forget_before {
-                saved.ids.retain(|(until, _)| *until >= before);
+                saved.ids.retain(|(span, _)| span.end >= before);
+                saved.verified.iter_mut().flatten().for_each(|at| *at = before.max(*at));
             }
         }
         Ok(())
@@ -269,7 +304,7 @@ pub struct Rig {
     pub script: Script,
     connector: Arc<dyn Connector>,
     rhythm: Rhythm,
-    policy: Policy,
+    pub policy: Policy,
     store: Memory,
     pub streams: Vec<Arc<StreamState>>,
     pub poller: Poller,
@@ -360,8 +395,9 @@ impl Rig {
         self.queue = Arc::new(Queue::new(usize::MAX));
         let load = |stream: &connector::Stream| {
             let key = stream.name.clone();
-            let saved = self.store.clone().load(&key).unwrap();
-            Arc::new(StreamState::new(key, self.policy, stream.mode, Emit::All, saved))
+            let mut store = self.store.clone();
+            let state = StreamState::load(key, self.policy, stream.mode, Emit::All, &mut store);
+            Arc::new(state.unwrap())
         };
         self.streams = self.connector.streams().iter().map(load).collect();
         self.poller = self.new_poller();
@@ -374,6 +410,7 @@ impl Rig {
             index,
             shared: Arc::clone(shared),
             shape: stream.shape,
+            generated: connector::product(self.vendor.product).unwrap().generated,
             envelope: Envelope::new(Format::Raw, stream, "vendor", None, false),
             tag: None,
             logger: logger.child(&stream.name),
@@ -416,13 +453,14 @@ impl Rig {
                 let wakes = self.elapsed + wait.as_secs_f64().max(1e-6);
                 self.elapsed = wakes.min(self.until.max(self.elapsed));
             }
-            Step::Fetch { stream, request, priority } => self.fetch(stream, &request, priority),
-            Step::Offer { stream, batch } => {
+            Step::Recall { task, stream, lane, span } => self.recall(task, stream, lane, span),
+            Step::Fetch { task, request, priority } => self.fetch(task, &request, priority),
+            Step::Offer { task, batch } => {
                 assert!(self.queue.push(batch, &Stop::default()).is_ok());
                 let taken = self.queue.take(usize::MAX, usize::MAX);
                 let due = self.elapsed + self.confirms_after;
                 self.handed.extend(taken.into_iter().map(|batch| (due, batch)));
-                self.poller.offered(stream, self.now());
+                self.poller.offered(task, self.now());
             }
         }
         let mut messages: Vec<Message> =
@@ -461,9 +499,17 @@ impl Rig {
         committer.run(&receiver);
     }
 
-    fn fetch(&mut self, stream: usize, request: &Request, priority: Priority) {
+    fn recall(&mut self, task: usize, stream: usize, lane: Lane, span: Window) {
+        let (done, answer) = mpsc::channel();
+        self.commit(vec![Message::Recall { stream, lane, span, done }]);
+        self.poller.recalled(task, answer.recv().unwrap(), self.now(), self.random);
+    }
+
+    fn fetch(&mut self, task: usize, request: &Request, priority: Priority) {
+        let stream = self.poller.stream(task);
         self.elapsed = self.elapsed.max(self.held_until);
         let is_live = priority == Priority::Live;
+        let is_pass = priority == Priority::Verification;
         let shape = &self.connector.streams()[stream].shape;
         let (span, token) = match self.vendor.product {
             "email_security" => parse_email_security(request, shape),
@@ -473,7 +519,7 @@ impl Rig {
         };
         let (start, end) = span.unwrap_or((self.elapsed as i64, self.elapsed as i64));
         let target = request.target.clone();
-        let asked = Asked { at: self.elapsed, stream, start, end, token, is_live, target };
+        let asked = Asked { at: self.elapsed, stream, start, end, token, is_live, is_pass, target };
         let fault = (self.script)(&asked, self.asked.len());
         self.asked.push(asked.clone());
         let vendor_now = self.vendor_now();
@@ -499,11 +545,11 @@ impl Rig {
             response.date = self.vendor.sends_date.then(|| at(vendor_now.timestamp()));
         }
         let result = result.and_then(|(response, body)| {
-            let mut reader = self.poller.reader(stream);
+            let mut reader = self.poller.reader(task);
             reader.feed(body.as_bytes())?;
             Ok((response, reader.finish()?))
         });
-        let hold = self.poller.fetched(stream, result, self.now(), self.random);
+        let hold = self.poller.fetched(task, result, self.now(), self.random);
         if let Some(hold) = hold {
             self.held_until = self.elapsed + hold.as_secs_f64();
         }
@@ -587,7 +633,7 @@ pub fn words(words: &[&str]) -> Vec<String> {
 
 pub fn policy(lookback: u64, overlap: u64) -> Policy {
     let (lookback, overlap) = (Duration::from_secs(lookback), Duration::from_secs(overlap));
-    Policy { lookback, overlap, span_max: Duration::from_secs(HOUR) }
+    Policy { lookback, overlap, span_max: Duration::from_secs(HOUR), verify: false }
 }
 
 /// The numbers of a batch's records, read by an independent decoder.

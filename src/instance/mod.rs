@@ -3,35 +3,32 @@
 //! Everything here except [`Instance::start`] runs inside the host's callbacks, so nothing waits:
 //! not for the network, not for the disk, and for locks only as long as memory is touched.
 
+mod start;
+
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::batch::{BATCH_BYTES_MAX, Batch};
-use crate::checkpoint::{Forgetful, Sqlite, Store};
+use crate::checkpoint;
 use crate::clock::{Stop, monotonic};
 use crate::commit::{Committer, Counts, Message, StreamState};
-use crate::config::{Config, ConnectorConfig, Emit, Format, HandoverMode};
-use crate::connector::{Connector, Settings, Stream};
-use crate::envelope::Envelope;
+use crate::config::{Config, HandoverMode};
 use crate::error::{Error, Result};
 use crate::handover::{Counters, Handover, Rule, Verdict};
-use crate::http::Client;
 use crate::http::limiter::Limiter;
 use crate::log::{Line, Log, Logger};
-use crate::poller::{self, Poller, Rhythm, Surroundings, TaskParts};
+use crate::poller::Surroundings;
 use crate::queue::Queue;
-use crate::window::Policy;
+
+use start::Start;
 
 /// What one callback hands over: the host copies it and counts its records on our time.
 const TICK_BYTES_MAX: usize = 8_000_000;
 /// How long a stop waits for each kind of thread; everybody else's stop waits with it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// A poller that panicked is started again after this.
-const RESTART_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The host as the instance sees it, inside a callback.
 pub trait Host {
@@ -92,10 +89,8 @@ impl Instance {
         logger: Logger,
     ) -> Result<Self> {
         let is_append = choose_handover(&config, abilities)?;
-        let mut store: Box<dyn Store> = match &config.db {
-            Some(db) => Box::new(Sqlite::open(&db.path, db.sync)?),
-            None => Box::new(Forgetful),
-        };
+        let mut store = checkpoint::open(config.db.as_ref())?;
+        store.notice().into_iter().for_each(|text| logger.error(text));
         let rule = if abilities.can_count { Rule::Counter } else { Rule::Elapsed };
         announce(&config, is_append, rule, &logger);
         let queue = Arc::new(Queue::new(config.queue_bytes_max));
@@ -105,7 +100,9 @@ impl Instance {
         let mut starts = Vec::new();
         for connector in config.connectors {
             let tag_format = config.tag_format.as_deref().filter(|_| is_append);
-            let start = Start::prepare(connector, tag_format, &mut *store, &logger, &mut streams)?;
+            let has_db = config.db.is_some();
+            let start =
+                Start::prepare(connector, tag_format, has_db, &mut *store, &logger, &mut streams)?;
             starts.push(start);
         }
         let committer = Committer {
@@ -283,9 +280,10 @@ impl Instance {
     fn log_counts(&self) {
         for (name, stream) in &self.streams {
             let position = stream.position();
-            let Counts { fetched, duplicate, delivered } = position.counts;
+            let Counts { fetched, duplicate, delivered, late } = position.counts;
             self.logger.child(name).info(format!(
-                "fetched {fetched}, duplicate {duplicate}, delivered {delivered}, pending {}",
+                "fetched {fetched}, duplicate {duplicate}, delivered {delivered}, late {late}, \
+                 pending {}",
                 position.ledger.pending()
             ));
         }
@@ -332,145 +330,6 @@ fn announce(config: &Config, is_append: bool, rule: Rule, logger: &Logger) {
              and forge records",
         );
     }
-}
-
-/// A connector that is ready to run.
-struct Start {
-    name: String,
-    connector: Arc<dyn Connector>,
-    client: Client,
-    rhythm: Rhythm,
-    rate_limit: Option<u32>,
-    credential: [u8; 32],
-    logger: Logger,
-    /// Per stream: its index within the instance, where it stands, its tag.
-    streams: Vec<(usize, Arc<StreamState>, Option<Arc<str>>)>,
-    envelope: EnvelopeParts,
-}
-
-/// What makes an envelope, which a restarted poller needs anew.
-struct EnvelopeParts {
-    format: Format,
-    tenant_name: Option<String>,
-    emit: Emit,
-}
-
-impl Start {
-    /// Loads where the connector's streams stand, and adds them to `streams`.
-    fn prepare(
-        config: ConnectorConfig,
-        tag_format: Option<&str>,
-        store: &mut dyn Store,
-        logger: &Logger,
-        streams: &mut Vec<(String, Arc<StreamState>)>,
-    ) -> Result<Self> {
-        let connector = (config.product.connect)(&settings(&config));
-        let policy = Policy {
-            lookback: config.lookback,
-            overlap: config.overlap,
-            span_max: config.product.span_max,
-        };
-        let mut own = Vec::new();
-        for stream in connector.streams() {
-            let key = state_key(&config, stream);
-            let saved = store.load(&key)?;
-            let state = Arc::new(StreamState::new(key, policy, stream.mode, config.emit, saved));
-            let tag = tag_format.map(|format| tag(format, &config.name, stream));
-            own.push((streams.len(), Arc::clone(&state), tag));
-            streams.push((format!("{}.{}", config.name, stream.name), state));
-        }
-        let credential = credential_digest(&config)?;
-        let client = Client::new(&config, connector.scheme())?;
-        Ok(Self {
-            logger: logger.child(&config.name),
-            rhythm: Rhythm {
-                interval: config.interval,
-                is_budgeted: config.product.is_budgeted && config.rate_limit.is_some(),
-            },
-            rate_limit: config.rate_limit,
-            envelope: EnvelopeParts {
-                format: config.format,
-                tenant_name: config.tenant_name,
-                emit: config.emit,
-            },
-            name: config.name,
-            connector,
-            client,
-            credential,
-            streams: own,
-        })
-    }
-
-    /// Runs the connector's poller; one that panics is started again.
-    fn run(mut self, around: &Surroundings) {
-        loop {
-            let mut poller = self.poller();
-            let client = &mut self.client;
-            let run = AssertUnwindSafe(|| poller::run(&mut poller, client, around));
-            if catch_unwind(run).is_ok() {
-                return;
-            }
-            self.logger.error("this connector failed inside and starts again; please report it");
-            poller.abandon();
-            if around.stop.wait(RESTART_INTERVAL) {
-                return;
-            }
-        }
-    }
-
-    fn poller(&self) -> Poller {
-        let part = |(stream, (index, shared, tag)): (&Stream, &(usize, _, Option<_>))| TaskParts {
-            index: *index,
-            shared: Arc::clone(shared),
-            shape: stream.shape,
-            envelope: Envelope::new(
-                self.envelope.format,
-                stream,
-                &self.name,
-                self.envelope.tenant_name.as_deref(),
-                self.envelope.emit == Emit::Changes,
-            ),
-            tag: tag.clone(),
-            logger: self.logger.child(&stream.name),
-        };
-        let parts = self.connector.streams().iter().zip(&self.streams).map(part).collect();
-        let connector = Arc::clone(&self.connector);
-        Poller::new(connector, self.rhythm, self.logger.clone(), parts, monotonic())
-    }
-}
-
-fn settings(config: &ConnectorConfig) -> Settings {
-    Settings {
-        base_path: config.base_url.path().to_owned(),
-        authority: config.base_url.authority().to_owned(),
-        username: config.username.clone(),
-        application_id: config.application_id.clone(),
-        content_types: config.content_types.clone(),
-        services: config.services.clone(),
-        event_types: config.event_types.clone(),
-        expand: config.expand.clone(),
-    }
-}
-
-/// The key under which a stream is saved: another account or host is another stream.
-fn state_key(config: &ConnectorConfig, stream: &Stream) -> String {
-    let ConnectorConfig { name, product, base_url, username, application_id, .. } = config;
-    let (authority, account) = (base_url.authority(), format!("{username}{application_id}"));
-    format!("{name}/{}/{authority}/{account}/{}", product.name, stream.name)
-}
-
-fn tag(format: &str, connector: &str, stream: &Stream) -> Arc<str> {
-    format.replace("{connector}", connector).replace("{content_type}", stream.content_type).into()
-}
-
-/// Names a credential without holding it.
-fn credential_digest(config: &ConnectorConfig) -> Result<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    for part in [config.base_url.authority(), &config.username, config.api_key.get()?.expose()] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    Ok(*hasher.finalize().as_bytes())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
