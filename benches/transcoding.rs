@@ -85,9 +85,9 @@ fn envelope(sample: &Sample) -> usize {
     let envelope = Envelope::new(Format::Envelope, sample.stream(), "mail", None, false);
     each(sample, |body| {
         let mut builder = Builder::new(0, window, now, None);
-        for record in sample.read(body).records {
+        sample.read(body).records.consume(|record| {
             builder.push(record.id, |out| envelope.write(out, &record, now, None));
-        }
+        });
         builder.finish().iter().map(|batch| batch.bytes.len()).sum()
     })
 }

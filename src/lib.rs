@@ -18,6 +18,7 @@ pub mod connector;
 pub mod http;
 pub mod window;
 
+pub mod identity;
 pub mod json;
 pub mod page;
 pub mod record;

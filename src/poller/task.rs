@@ -14,7 +14,7 @@ use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind};
 use crate::http::retry::Backoff;
 use crate::log::Logger;
-use crate::record::{Id, Record, Shape};
+use crate::record::{Id, Record, Records, Shape};
 use crate::sweep::{Change, Entity, Inventory};
 use crate::window::{HORIZON, SETTLE, Window};
 
@@ -272,10 +272,10 @@ impl Task {
     }
 
     /// Takes the records that are news, and says so to ledger, counts and progress at once.
-    fn admit(&self, place: &Place, records: Vec<Record>, now: Time) -> Vec<Batch> {
+    fn admit(&self, place: &Place, records: Records, now: Time) -> Vec<Batch> {
         let mut position = self.parts.shared.position();
         let mut builder = self.builder(place);
-        for record in records {
+        records.consume(|record| {
             position.counts.fetched += 1;
             match self.news(&mut position, &record) {
                 Some((id, change)) => {
@@ -283,12 +283,12 @@ impl Task {
                 }
                 None => position.counts.duplicate += 1,
             }
-        }
+        });
         offered(&mut position, place, builder)
     }
 
     /// Under which id a record is delivered, and as what; `None` if it is no news.
-    fn news(&self, position: &mut Position, record: &Record) -> Option<(Id, Option<Change>)> {
+    fn news(&self, position: &mut Position, record: &Record<'_>) -> Option<(Id, Option<Change>)> {
         let Some(inventory) = &mut position.inventory else {
             // Of an inventory, everything that is listed is delivered, whatever it is called.
             let id = match self.parts.shared.mode() {
@@ -310,7 +310,7 @@ impl Task {
         for entity in gone {
             position.counts.fetched += 1;
             position.ledger.admit(entity.key);
-            let record = self.parts.shape.restore(entity.name, entity.key);
+            let record = self.parts.shape.restore(&entity.name, entity.key);
             let change = Some(Change::Removed);
             builder.push(record.key, |out| self.parts.envelope.write(out, &record, now, change));
         }

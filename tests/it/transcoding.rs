@@ -5,7 +5,10 @@ use in_trendmicro::clock::Time;
 use in_trendmicro::connector::{Settings, product};
 use in_trendmicro::error::Result;
 use in_trendmicro::page::PageReader;
-use in_trendmicro::record::Shape;
+use in_trendmicro::record::{Id, Shape};
+use proptest::prelude::*;
+use rmpv::Value;
+use serde_json::Value as Json;
 
 /// A record as a page's reader gave it.
 #[derive(Debug, PartialEq)]
@@ -31,7 +34,7 @@ fn read(
         rest = after;
     }
     let body = reader.finish()?;
-    let hex = |id: in_trendmicro::record::Id| String::from_utf8(id.hex().to_vec()).unwrap();
+    let hex = |id: Id| String::from_utf8(id.hex().to_vec()).unwrap();
     let records = body.records.iter().map(|record| Read {
         id: hex(record.id),
         key: hex(record.key),
@@ -77,4 +80,87 @@ fn ids_never_change() {
         }
     }
     assert_eq!(found, include_str!("../fixtures/ids.txt"));
+}
+
+/// What MessagePack says of a JSON value, by serde_json's reading of it.
+fn expected(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::Nil,
+        Json::Bool(value) => Value::from(*value),
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => Value::Array(items.iter().map(expected).collect()),
+        Json::Object(members) => Value::Map(
+            members
+                .iter()
+                .map(|(key, value)| (Value::from(key.as_str()), expected(value)))
+                .collect(),
+        ),
+        Json::Number(number) => {
+            let text = number.to_string();
+            let is_integer = !text.contains(['.', 'e', 'E']) && text != "-0";
+            match (text.parse::<u64>(), text.parse::<i64>(), text.parse::<f64>()) {
+                (Ok(value), ..) if is_integer => Value::from(value),
+                (_, Ok(value), _) if is_integer => Value::from(value),
+                (.., Ok(value)) if !is_integer && value.is_finite() => Value::from(value),
+                _ => Value::from(text),
+            }
+        }
+    }
+}
+
+fn json() -> impl Strategy<Value = Json> {
+    let number = prop_oneof![
+        any::<i64>().prop_map(|n| n.to_string()),
+        any::<u64>().prop_map(|n| n.to_string()),
+        any::<u128>().prop_map(|n| n.to_string()),
+        any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(|n| format!("{n:e}")),
+        Just("1e999".to_owned()),
+    ];
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        number.prop_map(|text| serde_json::from_str(&text).unwrap()),
+        ".{0,60}".prop_map(Json::from),
+        "[ -~]{0,300}".prop_map(Json::from),
+    ];
+    leaf.prop_recursive(5, 100, 20, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..20).prop_map(Json::from),
+            prop::collection::vec((".{0,20}", inner), 0..20)
+                .prop_map(|members| Json::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    /// Whatever the vendor says and however the network cuts it, every record is there, exactly.
+    #[test]
+    fn pages_pass_through_exactly(
+        records in prop::collection::vec(json(), 0..12),
+        is_pretty: bool,
+        sizes in prop::collection::vec(prop_oneof![1_usize..40, 40_usize..4000], 1..20),
+    ) {
+        let page = serde_json::json!({ "before": [{ "logs": [1] }], "logs": records, "after": "]}" });
+        let text = match is_pretty {
+            true => serde_json::to_string_pretty(&page).unwrap(),
+            false => page.to_string(),
+        };
+        let connector = (product("email_security").unwrap().connect)(&Settings::default());
+        let shape = connector.streams()[0].shape;
+        let (read, frame) = read("logs", shape, text.as_bytes(), &sizes).unwrap();
+        let frame: Json = serde_json::from_str(&frame).unwrap();
+        prop_assert_eq!(&frame["logs"], &Json::from(vec![0; records.len()]));
+        prop_assert_eq!(read.len(), records.len());
+        for (record, json) in read.iter().zip(&records) {
+            let mut rest = record.body.as_slice();
+            let value = rmpv::decode::read_value(&mut rest).unwrap();
+            prop_assert!(rest.is_empty());
+            let json = match json.is_object() {
+                true => json.clone(),
+                false => serde_json::json!({ "value": json }),
+            };
+            prop_assert_eq!(value, expected(&json));
+            prop_assert_eq!(&record.id, &record.key);
+        }
+    }
 }
