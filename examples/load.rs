@@ -5,8 +5,10 @@
 //! RECORDS (one million). Prints tables and writes plots to `docs/performance`.
 //!
 //! The host's threads do what Fluent Bit would do with the records, so processor time is told by
-//! thread: those named `tm-…` are the plugin's, and the input's own runs its callbacks.
+//! thread: those named `tm-…` are the plugin's, and the input's own runs its callbacks. Memory is
+//! that of a second run, in a process that has no host around the plugin but one that counts.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
@@ -15,10 +17,15 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use embedded_host::{Host, Options};
+use in_trendmicro::config::Config;
+use in_trendmicro::handover::Counters;
+use in_trendmicro::instance::{self, Abilities, Instance};
+use in_trendmicro::log::{Level, Line, Log, Logger};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -28,7 +35,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const RECORDS_MAX: usize = 1_000_000;
 /// A host that ticks once a second takes 8 MB a second; this one shall not be what is measured.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(100);
+const DRAIN: Duration = Duration::from_millis(10);
 /// The ticks of a real host, for what idle connectors cost.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 const IDLE_TIME: Duration = Duration::from_secs(20);
@@ -40,6 +48,7 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["host", config, tick_ms] => host(Path::new(config), tick_ms.parse()?),
+        ["bare", config, tick_ms] => bare(Path::new(config), tick_ms.parse()?),
         [] => sweep(RECORDS_MAX),
         [records] => sweep(records.parse()?),
         _ => Err("usage: load [RECORDS]".into()),
@@ -50,7 +59,7 @@ fn main() -> Result<()> {
 fn host(config: &Path, tick_ms: u64) -> Result<()> {
     let options = Options {
         tick: Duration::from_millis(tick_ms),
-        drain: TICK,
+        drain: DRAIN,
         flush: Duration::from_millis(100),
         log_echo: false,
         ..Options::new(plugin()?)
@@ -64,6 +73,58 @@ fn host(config: &Path, tick_ms: u64) -> Result<()> {
     }
     let violations = host.stop().violations;
     if violations.is_empty() { Ok(()) } else { Err(format!("{violations:?}").into()) }
+}
+
+/// A host that counts what it is handed, and keeps nothing of it.
+struct Counting {
+    records: u64,
+}
+
+impl instance::Host for Counting {
+    fn counters(&mut self) -> Option<Counters> {
+        Some(Counters { records: self.records, ring_writes: None, ring_failures: None })
+    }
+
+    fn append(&mut self, _: Option<&str>, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let event = rmpv::decode::read_value(&mut bytes);
+            self.records += u64::from(event.is_ok_and(|event| event.is_array()));
+        }
+        true
+    }
+
+    fn print(&mut self, _: &Line) {}
+
+    fn is_paused(&self) -> bool {
+        false
+    }
+}
+
+/// The same process without a host of its own.
+fn bare(config: &Path, tick_ms: u64) -> Result<()> {
+    let text = fs::read_to_string(config)?;
+    let input = text.split("[INPUT]").nth(1).and_then(|rest| rest.split('[').next());
+    let pairs = input.ok_or("no input")?.lines().filter_map(|line| line.trim().split_once(' '));
+    let properties: HashMap<&str, &str> = pairs.collect();
+    let lookup = |key: &str| properties.get(key).map(|&value| value.to_owned());
+    let abilities = Abilities { can_append: true, can_count: true, keeps_at_stop: true };
+    let log = Log::new(Level::Warn);
+    let logger = Logger::new(Arc::clone(&log), "");
+    let begun = Instant::now();
+    let mut instance = Instance::start(Config::read(&lookup)?, abilities, log, logger)?;
+    println!("{}", begun.elapsed().as_micros());
+    let (asked, questions) = mpsc::channel();
+    thread::spawn(move || std::io::stdin().lines().try_for_each(|_| asked.send(())));
+    let mut host = Counting { records: 0 };
+    loop {
+        match questions.recv_timeout(Duration::from_millis(tick_ms)) {
+            Ok(()) => println!("{}", host.records),
+            Err(RecvTimeoutError::Timeout) => drop(instance.tick(&mut host)),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    instance.stop(&mut host);
+    Ok(())
 }
 
 /// The plugin that cargo has just built: beside this program's folder, or in `deps`.
@@ -107,16 +168,16 @@ fn sweep(records_max: usize) -> Result<()> {
     let mut backlog = 10_000;
     while backlog <= records_max {
         let load = Load { connectors: 1, backlog, is_tls: false };
-        by_backlog.push((backlog, print(load, run(load)?, idle.peak_bytes)));
+        by_backlog.push((backlog, print(load, measure(load)?, idle.peak_bytes)));
         backlog *= 10;
     }
     let tls = Load { connectors: 1, backlog: records_max.min(100_000), is_tls: true };
-    print(tls, run(tls)?, idle.peak_bytes);
+    print(tls, measure(tls)?, idle.peak_bytes);
     let mut by_connectors = Vec::new();
     for connectors in [1, 4, 16, 64] {
         let backlog = records_max.min(320_000) / connectors;
         let load = Load { connectors, backlog, is_tls: false };
-        by_connectors.push((connectors, print(load, run(load)?, idle.peak_bytes)));
+        by_connectors.push((connectors, print(load, measure(load)?, idle.peak_bytes)));
     }
     println!("\n| idle connectors | CPU, % of a core | resident MB |");
     println!("| ---: | ---: | ---: |");
@@ -150,9 +211,9 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: &Path, tick: Duration) -> Result<Self> {
+    fn start(kind: &str, config: &Path, tick: Duration) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg("host")
+            .arg(kind)
             .arg(config)
             .arg(tick.as_millis().to_string())
             .stdin(Stdio::piped())
@@ -224,17 +285,24 @@ fn cpu_time(stat: &Path) -> Result<(String, Duration)> {
     Ok((name.to_owned(), Duration::from_millis(10 * ticks)))
 }
 
+/// What a load costs in the host, and how much memory without it.
+fn measure(load: Load) -> Result<Cost> {
+    let cost = run("host", load)?;
+    Ok(Cost { peak_bytes: run("bare", load)?.peak_bytes, ..cost })
+}
+
 /// Collects a backlog from nothing.
-fn run(load: Load) -> Result<Cost> {
+fn run(kind: &str, load: Load) -> Result<Cost> {
     let dir = tempfile::tempdir()?;
     let sim = simulate(load.backlog)?;
     let url = if load.is_tls { tls_front(&sim, dir.path())? } else { sim.url().to_owned() };
     let begun = Instant::now();
-    let mut running = Running::start(&config(load, &url, dir.path())?, TICK)?;
+    let mut running = Running::start(kind, &config(load, &url, dir.path())?, TICK)?;
     let expected = (load.connectors * load.backlog) as u64;
     let (mut last, mut last_progress) = (0, begun);
     loop {
-        thread::sleep(Duration::from_millis(20));
+        // The bare host ticks when nobody asks.
+        thread::sleep(TICK + TICK / 2);
         let records = running.records()?;
         if records >= expected {
             let cost = running.cost(records, begun.elapsed())?;
@@ -255,12 +323,13 @@ fn idle(connectors: usize) -> Result<Cost> {
     let dir = tempfile::tempdir()?;
     let sim = simulate(0)?;
     let load = Load { connectors, backlog: 0, is_tls: false };
-    let mut running = Running::start(&config(load, sim.url(), dir.path())?, IDLE_TICK)?;
+    let mut running = Running::start("bare", &config(load, sim.url(), dir.path())?, IDLE_TICK)?;
     // The first round, which every start has.
     thread::sleep(Duration::from_secs(3));
     let (begun, before) = (Instant::now(), running.cost(0, Duration::ZERO)?);
     thread::sleep(IDLE_TIME);
-    let mut cost = running.cost(running.records()?, begun.elapsed())?;
+    let records = running.records()?;
+    let mut cost = running.cost(records, begun.elapsed())?;
     cost.process -= before.process;
     running.stop()?;
     Ok(cost)
@@ -285,7 +354,7 @@ fn config(load: Load, url: &str, dir: &Path) -> Result<PathBuf> {
     let mut text = format!(
         "[SERVICE]\n    log_level info\n[INPUT]\n    Name trendmicro\n    Tag tm\n    \
          connectors {}\n    connector email_security\n    content_types accepted_traffic\n    \
-         base_url {url}\n    username {}\n    api_key {}\n    lookback 25h\n    db {}\n",
+         base_url {url}\n    username {}\n    api_key {}\n    interval 1s\n    lookback 25h\n    db {}\n",
         names.join(","),
         email.username,
         email.api_key,
@@ -395,7 +464,7 @@ fn plot(name: &str, label: &str, costs: &[(usize, Cost)]) -> Result<()> {
     let x = |i: usize| 60.0 + 520.0 * i as f64 / steps;
     for (color, top, what, value) in [
         ("#1f77b4", 30.0, "records/s", &speed as &dyn Fn(&Cost) -> f64),
-        ("#d62728", 140.0, "peak memory of the process, MB", &memory),
+        ("#d62728", 140.0, "peak memory without the host, MB", &memory),
     ] {
         let max = costs.iter().map(|(_, cost)| value(cost)).fold(0.0, f64::max);
         let y = |cost: &Cost| top + 80.0 - 70.0 * value(cost) / max;

@@ -55,9 +55,6 @@ impl Builder {
     /// Adds the event that `write` appends.
     pub fn push(&mut self, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
-        if start == 0 {
-            self.bytes.reserve(BATCH_BYTES_MAX);
-        }
         write(&mut self.bytes);
         if start > 0 && self.bytes.len() > BATCH_BYTES_MAX {
             let last = self.bytes.split_off(start);
@@ -78,7 +75,6 @@ impl Builder {
         if self.ids.is_empty() {
             return;
         }
-        self.bytes.shrink_to_fit();
         self.full.push(Batch {
             stream: self.stream,
             window: self.window,

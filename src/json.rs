@@ -375,19 +375,19 @@ impl<'a> Reader<'a> {
         found
     }
 
-    #[inline]
+    #[inline(always)]
     fn accept(&mut self, byte: u8) -> bool {
         self.skip_space();
         self.take(byte)
     }
 
-    #[inline]
+    #[inline(always)]
     fn expect(&mut self, byte: u8, what: &str) -> Result<()> {
         if self.accept(byte) { Ok(()) } else { Err(self.fault(what)) }
     }
 
     /// Passes white space, of which there mostly is none; returns the byte after it.
-    #[inline]
+    #[inline(always)]
     fn skip_space(&mut self) -> Option<u8> {
         match self.rest().first() {
             Some(&byte) if byte > b' ' => Some(byte),
