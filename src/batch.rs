@@ -75,6 +75,8 @@ impl Builder {
         if self.ids.is_empty() {
             return;
         }
+        // The queue counts what it holds, not what was set aside for more.
+        self.bytes.shrink_to_fit();
         self.full.push(Batch {
             stream: self.stream,
             window: self.window,

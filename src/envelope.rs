@@ -62,7 +62,7 @@ impl Envelope {
     pub fn write(
         &self,
         out: &mut Vec<u8>,
-        record: &Record,
+        record: &Record<'_>,
         fallback: Time,
         change: Option<Change>,
     ) {
@@ -79,7 +79,7 @@ impl Envelope {
             }
             out.extend_from_slice(&self.before_record);
         }
-        out.extend_from_slice(&record.body);
+        out.extend_from_slice(record.body);
     }
 }
 
@@ -89,7 +89,6 @@ mod tests {
 
     use super::*;
     use crate::connector::Mode;
-    use crate::json::Reader;
     use crate::record::Shape;
 
     fn event(format: Format, tenant_name: Option<&str>, json: &str) -> (Vec<u8>, Value) {
@@ -110,7 +109,8 @@ mod tests {
             mode: Mode::Log,
             shape,
         };
-        let record = shape.read(&mut Reader::new(json)).unwrap();
+        let records = shape.read([json]).unwrap();
+        let record = records.iter().next().unwrap();
         let mut out = Vec::new();
         let fallback = Time::from_timestamp(5, 0).unwrap();
         Envelope::new(format, &stream, "mail", tenant_name, true).write(

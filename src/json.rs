@@ -47,6 +47,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When no value begins here.
+    #[inline]
     pub fn peek(&mut self) -> Result<Kind> {
         match self.skip_space() {
             Some(b'{') => Ok(Kind::Object),
@@ -64,28 +65,50 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When the text is not a well-formed object, or `member` fails.
+    #[inline]
     pub fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, Cow<'a, str>) -> Result<()>,
     ) -> Result<()> {
+        self.members(|reader| {
+            let key = reader.string()?;
+            reader.colon()?;
+            member(reader, key)
+        })
+    }
+
+    /// Reads an object; `member` must read each key, the colon and the value.
+    ///
+    /// # Errors
+    /// When the text is not a well-formed object, or `member` fails.
+    #[inline]
+    pub fn members(&mut self, mut member: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         self.expect(b'{', "an object")?;
         if self.accept(b'}') {
             return Ok(());
         }
         loop {
-            let key = self.string()?;
-            self.expect(b':', "':'")?;
-            member(self, key)?;
+            member(self)?;
             if !self.accept(b',') {
                 return self.expect(b'}', "',' or '}'");
             }
         }
     }
 
+    /// Reads the colon behind a key.
+    ///
+    /// # Errors
+    /// When something else follows.
+    #[inline]
+    pub fn colon(&mut self) -> Result<()> {
+        self.expect(b':', "':'")
+    }
+
     /// Reads an array; `element` must read each element.
     ///
     /// # Errors
     /// When the text is not a well-formed array, or `element` fails.
+    #[inline]
     pub fn array(&mut self, mut element: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         self.expect(b'[', "an array")?;
         if self.accept(b']') {
@@ -103,17 +126,52 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When no string begins here or it does not end.
+    #[inline]
     pub fn string(&mut self) -> Result<Cow<'a, str>> {
         self.expect(b'"', "a string")?;
-        let start = self.at;
-        match memchr2(b'"', b'\\', &self.text.as_bytes()[start..]) {
-            Some(length) if self.text.as_bytes()[start + length] == b'"' => {
-                self.at = start + length + 1;
+        let rest = self.rest();
+        match memchr2(b'"', b'\\', rest) {
+            Some(length) if rest[length] == b'"' => {
+                let start = self.at;
+                self.at += length + 1;
                 Ok(Cow::Borrowed(&self.text[start..start + length]))
             }
             Some(_) => self.escaped_string().map(Cow::Owned),
             None => Err(self.fault("the end of a string")),
         }
+    }
+
+    /// Reads a string and appends it.
+    ///
+    /// A short string is looked through and copied in one go, since two calls for each would take
+    /// longer than the rest of the reading; one with an escape, or at the text's end, is not.
+    ///
+    /// # Errors
+    /// When no string begins here or it does not end.
+    #[inline]
+    pub fn string_onto(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        self.expect(b'"', "a string")?;
+        let (start, before) = (self.at, out.len());
+        while let Some(block) = self.rest().first_chunk::<16>() {
+            out.extend_from_slice(block);
+            let word = u128::from_le_bytes(*block);
+            let found = zero_bytes(word ^ repeat(b'"')) | zero_bytes(word ^ repeat(b'\\'));
+            if found == 0 {
+                self.at += block.len();
+                continue;
+            }
+            let length = found.trailing_zeros() as usize / 8;
+            if block[length] == b'\\' {
+                break;
+            }
+            out.truncate(out.len() - block.len() + length);
+            self.at += length + 1;
+            return Ok(());
+        }
+        out.truncate(before);
+        self.at = start - 1;
+        out.extend_from_slice(self.string()?.as_bytes());
+        Ok(())
     }
 
     /// Reads `true`, `false` or `null`.
@@ -190,6 +248,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Fails unless an array that is read from within goes on or ends here.
+    ///
+    /// # Errors
+    /// When something else follows, or nothing.
+    pub fn item_end(&mut self) -> Result<()> {
+        match self.skip_space() {
+            Some(b',' | b']') => Ok(()),
+            _ => Err(self.fault("',' or ']'")),
+        }
+    }
+
+    /// How many bytes have been read.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// Enters a container (true: its first element comes next) or reads a scalar (false).
     fn open_or_scalar(&mut self, open: &mut Vec<u8>) -> Result<bool> {
         match self.peek()? {
@@ -219,7 +294,7 @@ impl<'a> Reader<'a> {
 
     fn key(&mut self) -> Result<()> {
         self.string()?;
-        self.expect(b':', "':'")
+        self.colon()
     }
 
     /// Reads on from the start of a string that holds an escape.
@@ -293,34 +368,46 @@ impl<'a> Reader<'a> {
         if count == 0 { Err(self.fault("a digit")) } else { Ok(()) }
     }
 
+    #[inline]
     fn take(&mut self, byte: u8) -> bool {
         let found = self.rest().first() == Some(&byte);
         self.at += usize::from(found);
         found
     }
 
+    #[inline(always)]
     fn accept(&mut self, byte: u8) -> bool {
         self.skip_space();
         self.take(byte)
     }
 
+    #[inline(always)]
     fn expect(&mut self, byte: u8, what: &str) -> Result<()> {
         if self.accept(byte) { Ok(()) } else { Err(self.fault(what)) }
     }
 
-    /// Passes white space; returns the byte after it.
+    /// Passes white space, of which there mostly is none; returns the byte after it.
+    #[inline(always)]
     fn skip_space(&mut self) -> Option<u8> {
-        let rest = self.rest();
-        let space = rest.iter().take_while(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t')).count();
-        self.at += space;
+        match self.rest().first() {
+            Some(&byte) if byte > b' ' => Some(byte),
+            _ => self.skip_some_space(),
+        }
+    }
+
+    fn skip_some_space(&mut self) -> Option<u8> {
+        let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+        self.at += self.rest().iter().take_while(is_space).count();
         self.rest().first().copied()
     }
 
+    #[inline]
     fn rest(&self) -> &'a [u8] {
         &self.text.as_bytes()[self.at..]
     }
 
     /// Says what was expected and where; the text itself may be private and is left out.
+    #[cold]
     fn fault(&self, expected: &str) -> Error {
         let seen = &self.text.as_bytes()[..self.at];
         let line = 1 + seen.iter().filter(|&&b| b == b'\n').count();
@@ -333,6 +420,16 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A word of sixteen times that byte.
+const fn repeat(byte: u8) -> u128 {
+    u128::from_ne_bytes([byte; 16])
+}
+
+/// The highest bit of each byte that is zero; above the first such byte, others may be set too.
+const fn zero_bytes(word: u128) -> u128 {
+    word.wrapping_sub(repeat(0x01)) & !word & repeat(0x80)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,6 +439,20 @@ mod tests {
         let text = r#""a\"\\\/\b\f\n\r\té😀\ud83d\ude00\u00e9\u0000""#;
         let expected = "a\"\\/\u{8}\u{c}\n\r\té😀😀é\0";
         assert_eq!(Reader::new(text).string().unwrap(), expected);
+        for length in 0..100 {
+            for tail in ["", "\\n", "\u{1}é😀"] {
+                let string = "x".repeat(length) + tail;
+                for after in ["", ",", ", \"a string that goes on behind\""] {
+                    let text = format!("\"{string}\"{after}");
+                    let (mut reader, mut out) = (Reader::new(&text), b"before".to_vec());
+                    reader.string_onto(&mut out).unwrap();
+                    let expected = format!("before{}", string.replace("\\n", "\n"));
+                    assert_eq!((out, reader.rest()), (expected.into_bytes(), after.as_bytes()));
+                }
+                let cut = format!("\"{string}");
+                assert!(Reader::new(&cut).string_onto(&mut Vec::new()).is_err());
+            }
+        }
         for (odd, expected) in [
             (r#""\ud83dx""#, "\u{fffd}x"),
             (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),

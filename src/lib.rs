@@ -3,8 +3,8 @@
 //! The modules, in the order in which data travels:
 //!
 //! ```text
-//! config → instance → poller → connector → http → page, json, record → envelope → msgpack
-//!        → batch → queue → handover → ffi
+//! config → instance → poller → connector → http → page, json, record, identity → envelope
+//!        → msgpack → batch → queue → handover → ffi
 //! ```
 //!
 //! and only the acknowledgement flows back: `ffi → handover → commit → cursor, ledger → checkpoint`.
@@ -18,6 +18,7 @@ pub mod connector;
 pub mod http;
 pub mod window;
 
+pub mod identity;
 pub mod json;
 pub mod page;
 pub mod record;

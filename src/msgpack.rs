@@ -23,11 +23,12 @@ pub fn event(out: &mut Vec<u8>, time: Time) {
 }
 
 /// Writes a string.
+#[inline]
 pub fn string(out: &mut Vec<u8>, text: &str) {
     let length = text.len();
     match length {
         0..=31 => out.push(0xa0 | length as u8),
-        32..=0xff => out.extend([0xd9, length as u8]),
+        32..=0xff => out.extend_from_slice(&[0xd9, length as u8]),
         0x100..=0xffff => sized(out, 0xda, &(length as u16).to_be_bytes()),
         _ => sized(out, 0xdb, &(length as u32).to_be_bytes()),
     }
@@ -78,7 +79,7 @@ pub fn map(out: &mut Vec<u8>, count: usize) {
     close_map(out, at, count);
 }
 
-/// Reserves the header of a container whose size is not known yet; returns where it lies.
+/// Reserves the header of a value whose size is not known yet; returns where it lies.
 pub fn open(out: &mut Vec<u8>) -> usize {
     out.push(0xc1);
     out.len() - 1
@@ -92,6 +93,27 @@ pub fn close_map(out: &mut Vec<u8>, at: usize, count: usize) {
 /// Fills in the header of an array that [`open`] reserved at `at`.
 pub fn close_array(out: &mut Vec<u8>, at: usize, count: usize) {
     close(out, at, count, [0x90, 0xdc, 0xdd]);
+}
+
+/// Fills in the header of a string that [`open`] reserved at `at`; its bytes lie behind it.
+#[inline]
+pub fn close_string(out: &mut Vec<u8>, at: usize) {
+    let length = out.len() - at - 1;
+    match length {
+        0..=31 => out[at] = 0xa0 | length as u8,
+        32..=0xff => {
+            out[at] = 0xd9;
+            out.insert(at + 1, length as u8);
+        }
+        0x100..=0xffff => {
+            out[at] = 0xda;
+            out.splice(at + 1..at + 1, (length as u16).to_be_bytes());
+        }
+        _ => {
+            out[at] = 0xdb;
+            out.splice(at + 1..at + 1, (length as u32).to_be_bytes());
+        }
+    }
 }
 
 /// Small containers are the rule, so one byte is reserved and large ones move what follows.
@@ -140,6 +162,10 @@ impl<'a> View<'a> {
         matches!(self.shape(), Shape::Map { .. })
     }
 
+    fn is_scalar(&self) -> bool {
+        !matches!(self.0.first(), Some(0x80..=0x9f | 0xdc..=0xdf))
+    }
+
     /// The value as text, if it is a string.
     #[must_use]
     pub fn as_str(&self) -> Option<&'a str> {
@@ -167,7 +193,7 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn get(&self, path: &[&str]) -> Option<Self> {
         let Some((key, rest)) = path.split_first() else { return Some(*self) };
-        self.pairs().find(|(name, _)| name.as_str() == Some(key))?.1.get(rest)
+        self.pairs().find(|(name, _)| name.is(key))?.1.get(rest)
     }
 
     /// The value at the end of a path that is not empty.
@@ -195,27 +221,11 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Writes the value with the keys of every map sorted, so that equal records give equal bytes.
-    pub fn canonical(&self, out: &mut Vec<u8>) {
-        match self.shape() {
-            Shape::Scalar { header, payload } => {
-                out.extend_from_slice(self.0.get(..header + payload).unwrap_or_default());
-            }
-            Shape::Map { header, .. } => {
-                let mut pairs: Vec<(Self, Self)> = self.pairs().collect();
-                pairs.sort_by_key(|(key, _)| key.0);
-                out.extend_from_slice(&self.0[..header]);
-                for (key, value) in pairs {
-                    out.extend_from_slice(key.0);
-                    value.canonical(out);
-                }
-            }
-            Shape::Array { header, count } => {
-                out.extend_from_slice(&self.0[..header]);
-                let mut rest = &self.0[header..];
-                (0..count).map_while(|_| take(&mut rest)).for_each(|item| item.canonical(out));
-            }
-        }
+    /// Whether the value is a string and that text.
+    fn is(&self, text: &str) -> bool {
+        let Shape::Scalar { header, payload } = self.shape() else { return false };
+        let is_string = matches!(self.0.first(), Some(0xa0..=0xbf | 0xd9..=0xdb));
+        is_string && self.0.get(header..header + payload) == Some(text.as_bytes())
     }
 
     fn shape(&self) -> Shape {
@@ -244,7 +254,17 @@ impl<'a> View<'a> {
     }
 
     /// How many bytes the value takes.
+    #[inline]
     fn length(&self) -> usize {
+        match *self.0 {
+            // Most values are short strings.
+            [marker @ 0xa0..=0xbf, ..] => 1 + usize::from(marker & 0x1f),
+            [0xd9, length, ..] => 2 + usize::from(length),
+            _ => self.any_length(),
+        }
+    }
+
+    fn any_length(&self) -> usize {
         let (header, mut values) = match self.shape() {
             Shape::Scalar { header, payload } => return header + payload,
             Shape::Array { header, count } => (header, count),
@@ -256,6 +276,110 @@ impl<'a> View<'a> {
             values -= 1;
         }
         at
+    }
+}
+
+/// Writes values with the keys of every map sorted, so that equal records give equal bytes.
+#[derive(Default)]
+pub struct Canonical {
+    /// The pairs of the maps that are being written, the innermost last.
+    pairs: Vec<Pair>,
+    /// By their nesting, the order of the pairs of the last map that was written.
+    orders: Vec<Vec<usize>>,
+}
+
+/// Where a pair lies within the bytes of its map.
+#[derive(Clone, Copy)]
+struct Pair {
+    /// The first eight bytes of the key, which nearly always tell it from the others.
+    prefix: u64,
+    key: usize,
+    value: usize,
+    end: usize,
+}
+
+impl Canonical {
+    /// Appends `value`.
+    pub fn write(&mut self, value: View<'_>, out: &mut Vec<u8>) {
+        self.write_at(0, value, out);
+    }
+
+    fn write_at(&mut self, depth: usize, value: View<'_>, out: &mut Vec<u8>) {
+        match value.shape() {
+            Shape::Scalar { header, payload } => {
+                out.extend_from_slice(value.0.get(..header + payload).unwrap_or_default());
+            }
+            Shape::Array { header, count } => {
+                out.extend_from_slice(&value.0[..header]);
+                let mut rest = &value.0[header..];
+                (0..count)
+                    .map_while(|_| take(&mut rest))
+                    .for_each(|item| self.write_at(depth, item, out));
+            }
+            Shape::Map { header, count } => {
+                out.extend_from_slice(&value.0[..header]);
+                self.write_pairs(depth, value.0, header, count, out);
+            }
+        }
+    }
+
+    fn write_pairs(
+        &mut self,
+        depth: usize,
+        map: &[u8],
+        header: usize,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) {
+        let base = self.pairs.len();
+        let mut rest = &map[header..];
+        for _ in 0..count {
+            let key = map.len() - rest.len();
+            let (Some(name), Some(_)) = (take(&mut rest), take(&mut rest)) else { break };
+            let (value, end) = (key + name.0.len(), map.len() - rest.len());
+            self.pairs.push(Pair { prefix: prefix(name.0), key, value, end });
+        }
+        if self.orders.len() == depth {
+            self.orders.push(Vec::new());
+        }
+        sort(&mut self.orders[depth], &self.pairs[base..], map);
+        for i in 0..self.orders[depth].len() {
+            let Pair { key, value, end, .. } = self.pairs[base + self.orders[depth][i]];
+            if View(&map[value..]).is_scalar() {
+                out.extend_from_slice(&map[key..end]);
+            } else {
+                out.extend_from_slice(&map[key..value]);
+                self.write_at(depth + 1, View(&map[value..end]), out);
+            }
+        }
+        self.pairs.truncate(base);
+    }
+}
+
+/// Makes `order` the order of the pairs by their keys; equal keys stay in theirs.
+///
+/// Maps in one place of a record are mostly alike, so the last one's order is mostly right already.
+fn sort(order: &mut Vec<usize>, pairs: &[Pair], map: &[u8]) {
+    if order.len() != pairs.len() {
+        order.clear();
+        order.extend(0..pairs.len());
+    }
+    let compare = |&one: &usize, &two: &usize| {
+        let (one, two) = (&pairs[one], &pairs[two]);
+        let rest = || map[one.key..one.value].cmp(&map[two.key..two.value]);
+        one.prefix.cmp(&two.prefix).then_with(rest).then(one.key.cmp(&two.key))
+    };
+    if !order.is_sorted_by(|one, two| compare(one, two).is_le()) {
+        order.sort_unstable_by(compare);
+    }
+}
+
+/// The first eight bytes as a number that sorts as they do.
+#[inline]
+fn prefix(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => bytes.iter().rev().fold(0, |sum, &byte| sum >> 8 | u64::from(byte) << 56),
     }
 }
 

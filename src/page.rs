@@ -10,8 +10,7 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::json::Reader;
-use crate::record::{Record, Shape};
+use crate::record::{RecordReader, Records, Shape};
 
 /// One record; the largest known, a fully expanded computer, has hundreds of kilobytes.
 const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -23,16 +22,14 @@ const EXCERPT_CHARS_MAX: usize = 80;
 /// Reads one page's body.
 pub struct PageReader {
     cutter: Cutter,
-    shape: Shape,
-    is_lenient: bool,
-    records: Vec<Record>,
+    elements: Elements,
     excerpt: Vec<u8>,
 }
 
 /// What a page's body held.
 pub struct Body {
     /// The records of its list.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// The answer with a `0` in the place of each record; empty if the body was.
     pub frame: String,
     /// The start of the body, for messages about answers that are no JSON.
@@ -47,8 +44,8 @@ impl PageReader {
     /// character is better than a stream that stands still.
     #[must_use]
     pub fn new(list: &'static str, shape: Shape, is_lenient: bool) -> Self {
-        let (records, excerpt) = (Vec::new(), Vec::new());
-        Self { cutter: Cutter::new(list), shape, is_lenient, records, excerpt }
+        let elements = Elements { records: RecordReader::new(shape), is_lenient };
+        Self { cutter: Cutter::new(list), elements, excerpt: Vec::new() }
     }
 
     /// Takes the next bytes of the body.
@@ -59,13 +56,9 @@ impl PageReader {
         if self.excerpt.len() < EXCERPT_CHARS_MAX {
             self.excerpt.extend(bytes.iter().take(EXCERPT_CHARS_MAX));
         }
-        let Self { cutter, shape, is_lenient, records, .. } = self;
-        cutter.feed(bytes, &mut |element| {
-            let text = utf8(element, *is_lenient)?;
-            let mut reader = Reader::new(&text);
-            records.push(shape.read(&mut reader)?);
-            reader.end()
-        })
+        // So no record is larger that is read where it lies.
+        let mut pieces = bytes.chunks(RECORD_BYTES_MAX);
+        pieces.try_for_each(|piece| self.cutter.feed(piece, &mut self.elements))
     }
 
     /// The whole body has been fed.
@@ -73,9 +66,36 @@ impl PageReader {
     /// # Errors
     /// When its frame is not UTF-8.
     pub fn finish(self) -> Result<Body> {
-        let frame = utf8(&self.cutter.frame, self.is_lenient)?.trim().to_owned();
-        Ok(Body { records: self.records, frame, excerpt: excerpt(&self.excerpt) })
+        let frame = utf8(&self.cutter.frame, self.elements.is_lenient)?.trim().to_owned();
+        Ok(Body { records: self.elements.records.finish(), frame, excerpt: excerpt(&self.excerpt) })
     }
+}
+
+/// Reads the elements of the list.
+struct Elements {
+    records: RecordReader,
+    is_lenient: bool,
+}
+
+impl Elements {
+    /// Reads an element that was cut out.
+    fn read(&mut self, element: &[u8]) -> Result<()> {
+        self.records.read(&utf8(element, self.is_lenient)?)
+    }
+
+    /// Reads the element with which `text` begins, if it lies in it whole; returns its length.
+    fn read_first(&mut self, text: &str) -> Option<usize> {
+        self.records.read_first(text)
+    }
+}
+
+/// The start of `bytes` that is text; a character may be cut at their end.
+fn text_of(bytes: &[u8]) -> &str {
+    let valid = match std::str::from_utf8(bytes) {
+        Ok(text) => return text,
+        Err(error) => error.valid_up_to(),
+    };
+    std::str::from_utf8(&bytes[..valid]).unwrap_or_default()
 }
 
 fn utf8(bytes: &[u8], is_lenient: bool) -> Result<Cow<'_, str>> {
@@ -135,16 +155,19 @@ impl Cutter {
         }
     }
 
-    /// Takes the next bytes; `element` gets each whole element.
-    fn feed(
-        &mut self,
-        mut bytes: &[u8],
-        element: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        while !bytes.is_empty() {
-            let taken =
-                if self.in_string { self.string(bytes) } else { self.step(bytes, element)? };
-            bytes = &bytes[taken..];
+    /// Takes the next bytes. An element that lies in them whole is read where it lies; one that is
+    /// cut by their end is put together first.
+    fn feed(&mut self, bytes: &[u8], elements: &mut Elements) -> Result<()> {
+        let text = text_of(bytes);
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            at += match self.place {
+                _ if self.in_string => self.string(rest),
+                Place::Frame { depth } => self.frame_byte(rest[0], depth),
+                Place::Between => self.between(rest[0], text.get(at..), elements),
+                Place::Record { depth } => self.record(rest, depth, elements)?,
+            };
             if self.record.len() > RECORD_BYTES_MAX || self.frame.len() > FRAME_BYTES_MAX {
                 return Err(Error::new(ErrorKind::Narrow, "a part of the answer is too large"));
             }
@@ -166,47 +189,46 @@ impl Cutter {
         self.keep(&bytes[..=at])
     }
 
-    /// Passes one byte outside of strings, and the plain bytes behind it.
-    fn step(
-        &mut self,
-        bytes: &[u8],
-        element: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<usize> {
-        let byte = bytes[0];
-        self.in_string = byte == b'"';
-        match self.place {
-            Place::Frame { depth } => {
-                self.frame_byte(byte, depth);
-                Ok(self.keep(&bytes[..1]))
-            }
-            Place::Between => Ok(self.between(byte)),
-            Place::Record { depth: 0 } if matches!(byte, b',' | b']') => {
-                element(&self.record)?;
-                self.record.clear();
-                // What stands for a record keeps the list's commas checkable.
-                self.frame.push(b'0');
-                self.place = Place::Between;
-                // The byte is looked at again: it ends or continues the list.
-                Ok(0)
-            }
-            Place::Record { depth } => {
-                let depth = match byte {
-                    b'{' | b'[' => depth + 1,
-                    b'}' | b']' => depth.saturating_sub(1),
-                    _ => depth,
-                };
-                self.place = Place::Record { depth };
-                Ok(self.keep(&bytes[..1]))
+    /// Passes the bytes of a record up to the next string, its end, or the end of the bytes.
+    fn record(&mut self, bytes: &[u8], mut depth: u32, elements: &mut Elements) -> Result<usize> {
+        for (i, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'"' => {
+                    self.in_string = true;
+                    self.place = Place::Record { depth };
+                    return Ok(self.keep(&bytes[..=i]));
+                }
+                // What ends the record also continues or ends the list, so it is looked at again.
+                b',' | b']' if depth == 0 => {
+                    self.keep(&bytes[..i]);
+                    elements.read(&self.record)?;
+                    self.record.clear();
+                    self.passed_record();
+                    return Ok(i);
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
             }
         }
+        self.place = Place::Record { depth };
+        Ok(self.keep(bytes))
     }
 
-    fn frame_byte(&mut self, byte: u8, depth: u32) {
+    /// What stands for a record in the frame keeps the list's commas checkable.
+    fn passed_record(&mut self) {
+        self.frame.push(b'0');
+        self.place = Place::Between;
+    }
+
+    /// Passes one byte of the frame.
+    fn frame_byte(&mut self, byte: u8, depth: u32) -> usize {
+        self.in_string = byte == b'"';
         let was_list_next = std::mem::take(&mut self.is_list_next);
         let depth = match byte {
             b'[' if was_list_next => {
                 self.place = Place::Between;
-                return;
+                return self.keep(&[byte]);
             }
             b'{' | b'[' => depth + 1,
             b'}' | b']' => depth.saturating_sub(1),
@@ -226,17 +248,21 @@ impl Cutter {
             _ => depth,
         };
         self.place = Place::Frame { depth };
+        self.keep(&[byte])
     }
 
-    /// Between records; returns how many bytes that took.
-    fn between(&mut self, byte: u8) -> usize {
+    /// Passes what lies between records, or a whole record; returns how many bytes that took.
+    fn between(&mut self, byte: u8, text: Option<&str>, elements: &mut Elements) -> usize {
         match byte {
             b' ' | b'\n' | b'\r' | b'\t' => return 1,
             b',' => {}
             b']' => self.place = Place::Frame { depth: 1 },
             _ => {
+                if let Some(length) = text.and_then(|text| elements.read_first(text)) {
+                    self.passed_record();
+                    return length;
+                }
                 self.place = Place::Record { depth: 0 };
-                self.in_string = false;
                 return 0;
             }
         }
@@ -258,6 +284,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::json::Reader;
 
     /// Feeds `text` in pieces of the given sizes.
     fn read(text: &str, sizes: &[usize]) -> Result<(Vec<Vec<u8>>, String)> {
@@ -281,7 +308,7 @@ mod tests {
         let mut frame = Reader::new(&body.frame);
         frame.skip()?;
         frame.end()?;
-        Ok((body.records.into_iter().map(|record| record.body).collect(), body.frame))
+        Ok((body.records.iter().map(|record| record.body.to_vec()).collect(), body.frame))
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{Connector, Mode, Product, Settings, Stream, is_chosen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
-use crate::record::{Record, Shape};
+use crate::record::{Records, Shape};
 use crate::window::Window;
 
 /// Its line in the table of products.
@@ -88,7 +88,7 @@ impl Connector for ApexCentral {
 
     /// `{"result_code": 1, "result_description": "…", "result_content": […]}`. The description may
     /// change; 1 is the only code that means success, and then the list is there.
-    fn read_frame(&self, frame: &str, _: &[Record]) -> Result<Option<String>> {
+    fn read_frame(&self, frame: &str, _: &Records) -> Result<Option<String>> {
         let (mut code, mut description, mut has_list) = (None, String::new(), false);
         let mut reader = Reader::new(frame);
         reader.object(|reader, key| match (&*key, reader.peek()?) {
@@ -126,7 +126,9 @@ mod tests {
     #[test]
     fn the_result_code_decides() {
         let connector = ApexCentral::new(&Settings::default());
-        let read = |frame: &str| connector.read_frame(frame, &[]).map_err(|error| error.kind());
+        let read = |frame: &str| {
+            connector.read_frame(frame, &Records::default()).map_err(|error| error.kind())
+        };
         assert_eq!(
             read(r#"{"result_code":1,"result_description":"x","result_content":[0]}"#),
             Ok(None)

@@ -11,7 +11,7 @@ use super::{Connector, Mode, Product, Settings, Stream, is_chosen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
-use crate::record::{Record, Shape};
+use crate::record::{Records, Shape};
 use crate::window::Window;
 
 /// Its line in the table of products.
@@ -152,7 +152,7 @@ impl Connector for CloudAppSecurity {
     }
 
     /// `{"next_link": "…", "security_events": […]}`; the last page's link is empty, null or missing.
-    fn read_frame(&self, frame: &str, records: &[Record]) -> Result<Option<String>> {
+    fn read_frame(&self, frame: &str, records: &Records) -> Result<Option<String>> {
         let mut link = None;
         let mut has_events = false;
         let mut reader = Reader::new(frame);
@@ -182,11 +182,6 @@ impl Connector for CloudAppSecurity {
 mod tests {
     use super::*;
     use crate::clock::Time;
-    use crate::record::Id;
-
-    fn record() -> Record {
-        Record { body: Vec::new(), id: Id(0), key: Id(0), time: None }
-    }
 
     fn connector(services: &[&str]) -> CloudAppSecurity {
         CloudAppSecurity::new(&Settings {
@@ -194,6 +189,10 @@ mod tests {
             services: services.iter().map(|&name| name.to_owned()).collect(),
             ..Settings::default()
         })
+    }
+
+    fn one(connector: &CloudAppSecurity) -> Records {
+        connector.streams()[0].shape.read(["{}"]).unwrap()
     }
 
     #[test]
@@ -226,7 +225,7 @@ mod tests {
         let connector = connector(&[]);
         let read = |link: &str| {
             let frame = serde_json::json!({ "security_events": [0], "next_link": link });
-            connector.read_frame(&frame.to_string(), &[record()])
+            connector.read_frame(&frame.to_string(), &one(&connector))
         };
         for (link, target) in [
             (
@@ -256,8 +255,8 @@ mod tests {
             r#"{"security_events":[0],"next_link":null}"#,
             r#"{"security_events":[0]}"#,
         ] {
-            assert_eq!(connector.read_frame(frame, &[record()]).unwrap(), None, "{frame}");
+            assert_eq!(connector.read_frame(frame, &one(&connector)).unwrap(), None, "{frame}");
         }
-        assert!(connector.read_frame(r#"{"next_link":""}"#, &[]).is_err());
+        assert!(connector.read_frame(r#"{"next_link":""}"#, &Records::default()).is_err());
     }
 }

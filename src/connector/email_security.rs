@@ -14,7 +14,7 @@ use super::{Connector, Mode, Product, Settings, Stream, is_chosen};
 use crate::error::{Error, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
-use crate::record::{Record, Shape};
+use crate::record::{Records, Shape};
 use crate::window::Window;
 
 /// Its line in the table of products.
@@ -111,7 +111,7 @@ impl Connector for EmailSecurity {
 
     /// `{"nextToken": "…", "logs": […]}`. The vendor may hand out a token although nothing follows,
     /// so an empty list ends the window too.
-    fn read_frame(&self, frame: &str, records: &[Record]) -> Result<Option<String>> {
+    fn read_frame(&self, frame: &str, records: &Records) -> Result<Option<String>> {
         let mut next = None;
         let mut has_logs = false;
         let mut reader = Reader::new(frame);
@@ -147,7 +147,6 @@ fn encode_token(token: &str) -> String {
 mod tests {
     use super::*;
     use crate::clock::Time;
-    use crate::record::Id;
 
     fn connector(content_types: &[&str]) -> EmailSecurity {
         EmailSecurity::new(&Settings {
@@ -181,10 +180,10 @@ mod tests {
 
     #[test]
     fn every_ending_ends_and_every_token_goes_on() {
-        let record = || Record { body: Vec::new(), id: Id(0), key: Id(0), time: None };
+        let connector = connector(&[]);
         let read = |frame: &str, records| {
-            let records: Vec<Record> = (0..records).map(|_| record()).collect();
-            connector(&[]).read_frame(frame, &records)
+            let records = connector.streams()[0].shape.read(vec!["{}"; records]).unwrap();
+            connector.read_frame(frame, &records)
         };
         let token = Some("t".to_owned());
         assert_eq!(read(r#"{"nextToken":"t","logs":[0,0]}"#, 2).unwrap(), token);

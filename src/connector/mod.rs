@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Request, Response, auth::Scheme};
 use crate::page::Body;
-use crate::record::{Record, Shape};
+use crate::record::{Records, Shape};
 use crate::window::Window;
 
 /// Every product that can be collected from.
@@ -118,7 +118,7 @@ pub struct Stream {
 /// One answer's worth of records.
 pub struct Page {
     /// Its records, in the vendor's order, which means nothing.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// The pointer to the next page of the same window, valid only inside it.
     pub next: Option<String>,
 }
@@ -142,7 +142,7 @@ pub trait Connector: Send + Sync {
     ///
     /// # Errors
     /// When the frame is not what this API answers; the page must then be asked for again.
-    fn read_frame(&self, frame: &str, records: &[Record]) -> Result<Option<String>>;
+    fn read_frame(&self, frame: &str, records: &Records) -> Result<Option<String>>;
 }
 
 /// Puts a page together from a body that was read whole; one that is empty holds no records.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
 use crate::msgpack::View;
-use crate::record::{Record, Shape};
+use crate::record::{Record, Records, Shape};
 use crate::window::Window;
 
 /// Its line in the table of products.
@@ -132,7 +132,7 @@ impl Connector for WorkloadSecurity {
 
     /// `{"computers": […]}`; only an empty list is the end, since a server may page shorter than
     /// asked for. The greatest ID is followed rather than the last, should it ignore the order.
-    fn read_frame(&self, frame: &str, records: &[Record]) -> Result<Option<String>> {
+    fn read_frame(&self, frame: &str, records: &Records) -> Result<Option<String>> {
         let mut has_list = false;
         let mut reader = Reader::new(frame);
         reader.object(|reader, key| {
@@ -143,7 +143,7 @@ impl Connector for WorkloadSecurity {
         if !has_list {
             return Err(Error::retry("no list in \"computers\""));
         }
-        let id = |record: &Record| View::new(&record.body).get(&["ID"])?.as_u64();
+        let id = |record: Record<'_>| View::new(record.body).get(&["ID"])?.as_u64();
         Ok(records.iter().filter_map(id).max().map(|id| id.to_string()))
     }
 }
@@ -167,11 +167,10 @@ mod tests {
         assert_eq!(body["sortByObjectID"], true);
 
         let shape = connector.streams()[0].shape;
-        let record = |json: &str| shape.read(&mut Reader::new(json)).unwrap();
-        let records = [record(r#"{"ID":9}"#), record(r#"{"ID":12}"#), record(r#"{"ID":3}"#)];
-        let read = |frame: &str, records: &[Record]| connector.read_frame(frame, records);
+        let records = shape.read([r#"{"ID":9}"#, r#"{"ID":12}"#, r#"{"ID":3}"#]).unwrap();
+        let read = |frame: &str, records: &Records| connector.read_frame(frame, records);
         assert_eq!(read(r#"{"computers":[0,0,0]}"#, &records).unwrap().as_deref(), Some("12"));
-        assert_eq!(read(r#"{"computers":[]}"#, &[]).unwrap(), None);
-        assert!(read(r#"{"message":"no"}"#, &[]).is_err());
+        assert_eq!(read(r#"{"computers":[]}"#, &Records::default()).unwrap(), None);
+        assert!(read(r#"{"message":"no"}"#, &Records::default()).is_err());
     }
 }

@@ -8,7 +8,7 @@ use crate::clock::Time;
 use crate::commit::Position;
 use crate::connector::Mode;
 use crate::msgpack::View;
-use crate::record::{Id, Record, parse_time};
+use crate::record::{Id, Record, Records, parse_time};
 use crate::sweep::{Change, Entity, Inventory};
 
 /// The longest overlap that can be configured; what is later than that, only a pass finds.
@@ -24,11 +24,11 @@ struct Late {
 
 impl Task {
     /// Takes the records that are news, and says so to ledger, counts and progress at once.
-    pub(super) fn admit(&self, place: &mut Place, records: Vec<Record>, now: Time) -> Vec<Batch> {
+    pub(super) fn admit(&self, place: &mut Place, records: Records, now: Time) -> Vec<Batch> {
         let mut position = self.parts.shared.position();
         let mut builder = self.builder(place);
         let mut late = Late::default();
-        for record in records {
+        records.consume(|record| {
             position.counts.fetched += 1;
             match self.news(&mut position, place, &record) {
                 Some((id, change)) => {
@@ -37,7 +37,7 @@ impl Task {
                 }
                 None => position.counts.duplicate += 1,
             }
-        }
+        });
         self.report_late(&mut position, place, &late);
         self.offered(&mut position, place, builder)
     }
@@ -47,7 +47,7 @@ impl Task {
         &self,
         position: &mut Position,
         place: &mut Place,
-        record: &Record,
+        record: &Record<'_>,
     ) -> Option<(Id, Option<Change>)> {
         let Some(inventory) = &mut position.inventory else {
             // Of an inventory, everything that is listed is delivered, whatever it is called.
@@ -71,7 +71,7 @@ impl Task {
         for entity in gone {
             position.counts.fetched += 1;
             position.ledger.admit(entity.key);
-            let record = self.parts.shape.restore(entity.name, entity.key);
+            let record = self.parts.shape.restore(&entity.name, entity.key);
             let change = Some(Change::Removed);
             builder.push(record.key, |out| self.parts.envelope.write(out, &record, now, change));
         }
@@ -90,8 +90,8 @@ impl Task {
     }
 
     /// Notes a new record of a time that was read before: it was not shown then.
-    fn note_late(&self, late: &mut Late, record: &Record, now: Time) {
-        let generated = View::new(&record.body).find(self.parts.generated);
+    fn note_late(&self, late: &mut Late, record: &Record<'_>, now: Time) {
+        let generated = View::new(record.body).find(self.parts.generated);
         let generated = generated.and_then(|time| parse_time(time.as_str()?));
         let read_before = self.read_before.filter(|_| !self.is_pass());
         let is_late = match (generated, read_before) {

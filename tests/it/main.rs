@@ -17,4 +17,5 @@ mod rig;
 mod state;
 mod support;
 mod tidy;
+mod transcoding;
 mod verification;

@@ -1,0 +1,185 @@
+//! Identities: BLAKE3 hashes of many short messages at once.
+//!
+//! BLAKE3 is fast because it hashes several chunks side by side, but a record is a single chunk, and
+//! hashing one after another would cost more than everything else that is done to a record. So the
+//! heads of messages of alike length are hashed side by side, with the crate's own kernels, which it
+//! chooses at run time. Its interface to them is not promised to stay: the crate is pinned, and the
+//! test below compares every length with what it promises.
+
+use std::ops::Range;
+
+use blake3::IncrementCounter;
+use blake3::platform::Platform;
+
+/// What a hash takes in at a time.
+const BLOCK_BYTES: usize = 64;
+/// Longer messages are trees of chunks, which the crate hashes side by side itself.
+const CHUNK_BYTES: usize = 1024;
+const BLOCKS_MAX: usize = CHUNK_BYTES / BLOCK_BYTES;
+/// The widest kernel, on AVX-512, takes so many.
+const LANES: usize = 16;
+/// From BLAKE3's specification.
+const IV: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+const CHUNK_START: u8 = 1;
+const CHUNK_END: u8 = 1 << 1;
+const ROOT: u8 = 1 << 3;
+
+/// A record's identity: 128 bits of a BLAKE3 hash.
+///
+/// It is cryptographic because the sender of a mail chooses much of its record, and must not be able
+/// to make two records look like one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub u128);
+
+impl Id {
+    /// The id of one message.
+    #[must_use]
+    pub fn of(message: &[u8]) -> Self {
+        let hash = blake3::hash(message);
+        let (words, _) = hash.as_bytes().as_chunks::<4>();
+        Self::from_words(std::array::from_fn(|i| u32::from_le_bytes(words[i])))
+    }
+
+    /// The id as 32 hexadecimal digits.
+    #[must_use]
+    pub fn hex(self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        std::array::from_fn(|i| DIGITS[(self.0 >> (124 - 4 * i)) as usize & 0xf])
+    }
+
+    /// The first half of a hash; its bytes are the words' from the lowest on.
+    fn from_words(words: [u32; 8]) -> Self {
+        Self(words[..4].iter().fold(0, |id, word| id << 32 | u128::from(word.swap_bytes())))
+    }
+}
+
+/// Takes messages and gives their ids together.
+#[derive(Default)]
+pub struct Hasher {
+    bytes: Vec<u8>,
+    /// Where each message lies.
+    messages: Vec<Range<usize>>,
+}
+
+impl Hasher {
+    /// Makes room for messages of so many bytes.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// Takes the message that `write` appends; returns its index among the ids.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.messages.push(start..self.bytes.len());
+        self.messages.len() - 1
+    }
+
+    /// The ids of all messages since the last call, in their order.
+    pub fn finish(&mut self) -> Vec<Id> {
+        let mut ids = vec![Id(0); self.messages.len()];
+        // Messages by the number of blocks before their last.
+        let mut alike: [Vec<usize>; BLOCKS_MAX] = Default::default();
+        for (i, message) in self.messages.iter().enumerate() {
+            match message.len() {
+                0..=CHUNK_BYTES => alike[message.len().saturating_sub(1) / BLOCK_BYTES].push(i),
+                _ => ids[i] = Id::of(&self.bytes[message.clone()]),
+            }
+        }
+        for (blocks, indexes) in alike.iter().enumerate() {
+            for lanes in indexes.chunks(LANES) {
+                self.hash(blocks, lanes, &mut ids);
+            }
+        }
+        self.bytes.clear();
+        self.messages.clear();
+        ids
+    }
+
+    /// Hashes the messages of these indexes, which have so many blocks before their last.
+    fn hash(&self, blocks: usize, lanes: &[usize], ids: &mut [Id]) {
+        let platform = Platform::detect();
+        let messages = lanes.iter().map(|&i| &self.bytes[self.messages[i].clone()]);
+        let heads = hash_heads(platform, blocks, messages.clone());
+        let start = if blocks == 0 { CHUNK_START } else { 0 };
+        for ((&i, message), mut value) in lanes.iter().zip(messages).zip(heads) {
+            let last = &message[blocks * BLOCK_BYTES..];
+            let mut block = [0; BLOCK_BYTES];
+            block[..last.len()].copy_from_slice(last);
+            let flags = start | CHUNK_END | ROOT;
+            platform.compress_in_place(&mut value, &block, last.len() as u8, 0, flags);
+            ids[i] = Id::from_words(value);
+        }
+    }
+}
+
+/// The chaining values of messages after their first blocks.
+fn hash_heads<'a>(
+    platform: Platform,
+    blocks: usize,
+    messages: impl Iterator<Item = &'a [u8]>,
+) -> [[u32; 8]; LANES] {
+    /// By the number of blocks.
+    const HASHES: [fn(Platform, &[&[u8]], &mut [u8]); BLOCKS_MAX - 1] = [
+        hash_many::<64>,
+        hash_many::<128>,
+        hash_many::<192>,
+        hash_many::<256>,
+        hash_many::<320>,
+        hash_many::<384>,
+        hash_many::<448>,
+        hash_many::<512>,
+        hash_many::<576>,
+        hash_many::<640>,
+        hash_many::<704>,
+        hash_many::<768>,
+        hash_many::<832>,
+        hash_many::<896>,
+        hash_many::<960>,
+    ];
+    let Some(hash) = blocks.checked_sub(1).map(|i| HASHES[i]) else { return [IV; LANES] };
+    let messages: Vec<&[u8]> = messages.collect();
+    let mut out = [0; 32 * LANES];
+    hash(platform, &messages, &mut out);
+    let words = out.as_chunks::<4>().0;
+    std::array::from_fn(|lane| std::array::from_fn(|i| u32::from_le_bytes(words[8 * lane + i])))
+}
+
+fn hash_many<const N: usize>(platform: Platform, messages: &[&[u8]], out: &mut [u8]) {
+    let heads: Vec<&[u8; N]> = messages.iter().filter_map(|bytes| bytes.first_chunk()).collect();
+    platform.hash_many(&heads, &IV, 0, IncrementCounter::No, 0, CHUNK_START, 0, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn together_or_alone_a_message_has_the_same_id() {
+        let mut hasher = Hasher::default();
+        for round in 0..3 {
+            // Some lengths once, some so often that they fill the lanes and begin anew.
+            let lengths = (0..=CHUNK_BYTES + 70).flat_map(|length| vec![length; 1 + length % 19]);
+            let messages: Vec<Vec<u8>> = lengths
+                .enumerate()
+                .map(|(i, length)| (0..length).map(|at| (i * 31 + at * 7 + round) as u8).collect())
+                .collect();
+            for (i, message) in messages.iter().enumerate() {
+                assert_eq!(hasher.push(|out| out.extend_from_slice(message)), i);
+            }
+            let expected: Vec<Id> = messages.iter().map(|message| Id::of(message)).collect();
+            assert!(hasher.finish() == expected);
+        }
+        let empty = blake3::hash(b"").to_hex();
+        assert_eq!(Id::of(b"").hex(), empty.as_bytes()[..32]);
+    }
+}
