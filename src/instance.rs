@@ -14,9 +14,9 @@ use crate::batch::{BATCH_BYTES_MAX, Batch};
 use crate::checkpoint::{Forgetful, Sqlite, Store};
 use crate::clock::{Stop, monotonic};
 use crate::commit::{Committer, Counts, Message, StreamState};
-use crate::config::{Config, ConnectorConfig, Emit, Format, HandoverMode};
+use crate::config::{Config, ConnectorConfig, Emit, HandoverMode};
 use crate::connector::{Connector, Settings, Stream};
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Style};
 use crate::error::{Error, Result};
 use crate::handover::{Counters, Handover, Rule, Verdict};
 use crate::http::Client;
@@ -345,14 +345,8 @@ struct Start {
     logger: Logger,
     /// Per stream: its index within the instance, where it stands, its tag.
     streams: Vec<(usize, Arc<StreamState>, Option<Arc<str>>)>,
-    envelope: EnvelopeParts,
-}
-
-/// What makes an envelope, which a restarted poller needs anew.
-struct EnvelopeParts {
-    format: Format,
-    tenant_name: Option<String>,
-    emit: Emit,
+    /// What makes an envelope, which a restarted poller needs anew.
+    style: Style,
 }
 
 impl Start {
@@ -388,10 +382,12 @@ impl Start {
                 is_budgeted: config.product.is_budgeted && config.rate_limit.is_some(),
             },
             rate_limit: config.rate_limit,
-            envelope: EnvelopeParts {
+            style: Style {
                 format: config.format,
+                ecs_mapping: config.ecs_mapping,
+                redaction: config.redaction,
                 tenant_name: config.tenant_name,
-                emit: config.emit,
+                has_change: config.emit == Emit::Changes,
             },
             name: config.name,
             connector,
@@ -423,13 +419,7 @@ impl Start {
             index: *index,
             shared: Arc::clone(shared),
             shape: stream.shape,
-            envelope: Envelope::new(
-                self.envelope.format,
-                stream,
-                &self.name,
-                self.envelope.tenant_name.as_deref(),
-                self.envelope.emit == Emit::Changes,
-            ),
+            envelope: Envelope::new(&self.style, stream, &self.name),
             tag: tag.clone(),
             logger: self.logger.child(&stream.name),
         };

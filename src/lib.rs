@@ -3,7 +3,7 @@
 //! The modules, in the order in which data travels:
 //!
 //! ```text
-//! config → instance → poller → connector → http → page, json, record → envelope → msgpack
+//! config → instance → poller → connector → http → page, json, record → envelope, format → msgpack
 //!        → batch → queue → handover → ffi
 //! ```
 //!
@@ -24,6 +24,7 @@ pub mod record;
 
 pub mod batch;
 pub mod envelope;
+pub mod format;
 pub mod msgpack;
 
 pub mod handover;

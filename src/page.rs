@@ -25,6 +25,7 @@ pub struct PageReader {
     cutter: Cutter,
     shape: Shape,
     is_lenient: bool,
+    keeps_text: bool,
     records: Vec<Record>,
     excerpt: Vec<u8>,
 }
@@ -48,7 +49,14 @@ impl PageReader {
     #[must_use]
     pub fn new(list: &'static str, shape: Shape, is_lenient: bool) -> Self {
         let (records, excerpt) = (Vec::new(), Vec::new());
-        Self { cutter: Cutter::new(list), shape, is_lenient, records, excerpt }
+        let (cutter, keeps_text) = (Cutter::new(list), false);
+        Self { cutter, shape, is_lenient, keeps_text, records, excerpt }
+    }
+
+    /// Keeps each record's own text beside what is read of it, for formats that show it.
+    #[must_use]
+    pub fn keeping_text(self, keeps_text: bool) -> Self {
+        Self { keeps_text, ..self }
     }
 
     /// Takes the next bytes of the body.
@@ -59,12 +67,17 @@ impl PageReader {
         if self.excerpt.len() < EXCERPT_CHARS_MAX {
             self.excerpt.extend(bytes.iter().take(EXCERPT_CHARS_MAX));
         }
-        let Self { cutter, shape, is_lenient, records, .. } = self;
+        let Self { cutter, shape, is_lenient, keeps_text, records, .. } = self;
         cutter.feed(bytes, &mut |element| {
             let text = utf8(element, *is_lenient)?;
             let mut reader = Reader::new(&text);
-            records.push(shape.read(&mut reader)?);
-            reader.end()
+            let mut record = shape.read(&mut reader)?;
+            reader.end()?;
+            if *keeps_text {
+                record.text = text.trim().to_owned();
+            }
+            records.push(record);
+            Ok(())
         })
     }
 

@@ -35,6 +35,8 @@ impl Id {
 pub struct Record {
     /// The record as a MessagePack map.
     pub body: Vec<u8>,
+    /// The vendor's own text of it; empty unless it was asked for.
+    pub text: String,
     /// Its `event_id`: the same for equal records.
     pub id: Id,
     /// What tells it from the other records of its stream. It is `id`, unless the vendor gives
@@ -81,7 +83,7 @@ impl Shape {
         let id = self.identify(view);
         // A record without its name is told apart by the whole of it.
         let key = self.name_of(view).map_or(id, |name| self.identify(View::new(&name)));
-        Ok(Record { id, key, time, body })
+        Ok(Record { id, key, time, body, text: String::new() })
     }
 
     /// A record with nothing in it but the name of this one, to speak of it when it is gone.
@@ -100,7 +102,8 @@ impl Shape {
     /// A record out of a body that was kept.
     #[must_use]
     pub fn restore(&self, body: Vec<u8>, key: Id) -> Record {
-        Record { id: self.identify(View::new(&body)), key, time: None, body }
+        let id = self.identify(View::new(&body));
+        Record { id, key, time: None, body, text: String::new() }
     }
 
     /// The name of a record, unless it is missing or empty.

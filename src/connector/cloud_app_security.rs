@@ -184,7 +184,7 @@ mod tests {
     use crate::record::Id;
 
     fn record() -> Record {
-        Record { body: Vec::new(), id: Id(0), key: Id(0), time: None }
+        Record { body: Vec::new(), text: String::new(), id: Id(0), key: Id(0), time: None }
     }
 
     fn connector(services: &[&str]) -> CloudAppSecurity {

@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn every_ending_ends_and_every_token_goes_on() {
-        let record = || Record { body: Vec::new(), id: Id(0), key: Id(0), time: None };
+        let record =
+            || Record { body: Vec::new(), text: String::new(), id: Id(0), key: Id(0), time: None };
         let read = |frame: &str, records| {
             let records: Vec<Record> = (0..records).map(|_| record()).collect();
             connector(&[]).read_frame(frame, &records)

@@ -155,8 +155,10 @@ impl Poller {
     /// What the body of the answer to the last [`Step::Fetch`] must be fed to.
     #[must_use]
     pub fn reader(&self, stream: usize) -> PageReader {
-        let is_lenient = self.tasks[stream].is_lenient();
-        PageReader::new(self.connector.list(), self.connector.streams()[stream].shape, is_lenient)
+        let task = &self.tasks[stream];
+        let shape = self.connector.streams()[stream].shape;
+        PageReader::new(self.connector.list(), shape, task.is_lenient())
+            .keeping_text(task.parts.envelope.needs_text())
     }
 
     /// How a fetch went, and what its body held. `random` in `0.0..1.0` spreads the wait after a failure; returns how long

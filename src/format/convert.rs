@@ -1,0 +1,364 @@
+//! From a vendor's value to the one that a target wants, written as MessagePack.
+//!
+//! A conversion says how much of the value it took. What it did not take whole stays in the record
+//! under the vendor's own name, so no conversion can lose anything.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use chrono::SecondsFormat;
+
+use super::table::{Convert, Delivered, Literal, Pick, Texts, Tls};
+use crate::clock::Time;
+use crate::msgpack::{self, Value, View};
+use crate::record::parse_time;
+
+/// How much of a value its target holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Taken {
+    /// Nothing; nothing was written.
+    #[default]
+    Nothing,
+    /// Something of it, or something that follows from it.
+    Part,
+    /// All of it.
+    All,
+}
+
+/// Whether a value says nothing: nil, or a text or container that is empty.
+#[must_use]
+pub fn is_empty(value: View<'_>) -> bool {
+    matches!(value.bytes(), [0x80 | 0x90 | 0xa0 | 0xc0])
+}
+
+/// Writes what `convert` makes of a value that is not empty. [`Convert::Each`] is not for here: it
+/// needs a plan.
+pub fn convert(convert: &Convert, value: View<'_>, out: &mut Vec<u8>) -> Taken {
+    match convert {
+        Convert::Any => verbatim(value, out),
+        Convert::Text if value.as_bytes().is_some() => verbatim(value, out),
+        Convert::Long => match value.value() {
+            Value::Unsigned(number) if i64::try_from(number).is_ok() => verbatim(value, out),
+            _ => Taken::Nothing,
+        },
+        Convert::Digits => match value.value() {
+            Value::Unsigned(number) => text(&number.to_string(), out),
+            Value::Signed(number) => text(&number.to_string(), out),
+            Value::Text(digits) => text(digits, out),
+            _ => Taken::Nothing,
+        },
+        Convert::Wrapped(key, pick) => wrapped(key, *pick, value, out),
+        _ => value.as_str().map_or(Taken::Nothing, |text| of_text(convert, text, value, out)),
+    }
+}
+
+/// The conversions that read a text.
+fn of_text(convert: &Convert, whole: &str, value: View<'_>, out: &mut Vec<u8>) -> Taken {
+    match convert {
+        Convert::MessageId => {
+            let id = whole.trim_matches('<').trim_matches('>');
+            if id.is_empty() { Taken::Nothing } else { text(id, out) }
+        }
+        Convert::Date => date(whole, value, out),
+        Convert::Millis => millis(whole, out),
+        Convert::Ip if whole.parse::<IpAddr>().is_ok() => verbatim(value, out),
+        Convert::FirstIp => match addresses(whole).next() {
+            Some((ip, _)) => part_of(whole, &ip, out),
+            None => Taken::Nothing,
+        },
+        Convert::Address => part_of(whole, address(whole).unwrap_or(whole), out),
+        Convert::Email => match address(whole).filter(|address| is_email(address)) {
+            Some(address) => part_of(whole, address, out),
+            None => Taken::Nothing,
+        },
+        Convert::Rename(pairs) => {
+            let renamed = pairs.iter().find(|(from, _)| *from == whole);
+            text(renamed.map_or(whole, |(_, to)| to), out)
+        }
+        Convert::Classify(pairs, other) => {
+            let known = pairs.iter().find(|(from, _)| *from == whole);
+            class(known.map_or(other, |(_, literal)| literal), out)
+        }
+        Convert::ClassifyStart(pairs, other) => {
+            let known = pairs.iter().find(|(from, _)| whole.starts_with(from));
+            class(known.map_or(other, |(_, literal)| literal), out)
+        }
+        Convert::Delivered(part) => delivered(*part, whole, out),
+        Convert::Tls(part) => tls(*part, whole, out),
+        _ => Taken::Nothing,
+    }
+}
+
+/// Writes a value that stands in a table; returns whether there is one.
+pub fn literal(literal: &Literal, out: &mut Vec<u8>) -> bool {
+    match literal {
+        Literal::None => return false,
+        Literal::Text(text) => msgpack::string(out, text),
+        Literal::Number(number) => msgpack::unsigned(out, *number),
+        Literal::Flag(flag) => msgpack::boolean(out, *flag),
+        Literal::Texts(texts) => {
+            msgpack::array(out, texts.len());
+            texts.iter().for_each(|text| msgpack::string(out, text));
+        }
+        Literal::Numbers(numbers) => {
+            msgpack::array(out, numbers.len());
+            numbers.iter().for_each(|&number| msgpack::unsigned(out, number));
+        }
+    }
+    true
+}
+
+/// Writes a time as receivers of dates read it.
+pub fn time(time: Time, out: &mut Vec<u8>) {
+    msgpack::string(out, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+}
+
+/// Whether a date that we can read is one in the form that every receiver reads.
+#[must_use]
+pub fn is_plain_date(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let has_zone = match bytes {
+        [.., b'Z'] => true,
+        [.., b'+' | b'-', _, _, b':', _, _] => true,
+        _ => false,
+    };
+    has_zone && bytes.get(10) == Some(&b'T')
+}
+
+/// Hands out the texts of a field, as [`Texts`] says; returns how much of the field they are.
+pub fn pick<'a>(
+    Texts(_, member, pick): &Texts,
+    value: View<'a>,
+    each: &mut dyn FnMut(Cow<'a, str>),
+) -> Taken {
+    let mut tally = Tally::default();
+    let mut take = |value: View<'a>| match value.as_str() {
+        _ if is_empty(value) => {}
+        Some(text) => tally.add(pick_text(*pick, text, each)),
+        None => tally.add(Taken::Nothing),
+    };
+    each_item(value, &mut |item| {
+        if member.is_empty() {
+            take(item);
+        } else if let Some(inner) = item.get(&[member]) {
+            each_item(inner, &mut take);
+        }
+    });
+    tally.total()
+}
+
+/// The elements of a list, or the value itself if it is none.
+fn each_item<'a>(value: View<'a>, each: &mut dyn FnMut(View<'a>)) {
+    match value.value() {
+        Value::Array => value.items().for_each(each),
+        _ => each(value),
+    }
+}
+
+/// Adds up how much was taken of the parts of a value.
+#[derive(Default)]
+pub struct Tally {
+    some: bool,
+    lacks: bool,
+}
+
+impl Tally {
+    /// Counts a part.
+    pub fn add(&mut self, taken: Taken) {
+        self.some |= taken != Taken::Nothing;
+        self.lacks |= taken != Taken::All;
+    }
+
+    /// What that makes of the whole.
+    #[must_use]
+    pub fn total(&self) -> Taken {
+        match (self.some, self.lacks) {
+            (false, _) => Taken::Nothing,
+            (true, true) => Taken::Part,
+            (true, false) => Taken::All,
+        }
+    }
+}
+
+fn pick_text<'a>(pick: Pick, text: &'a str, each: &mut dyn FnMut(Cow<'a, str>)) -> Taken {
+    let mut one = |part: Option<&'a str>| match part {
+        Some(part) => {
+            each(part.into());
+            if part == text { Taken::All } else { Taken::Part }
+        }
+        None => Taken::Nothing,
+    };
+    match pick {
+        Pick::Text | Pick::Sorted => one(Some(text)),
+        Pick::Address => one(Some(address(text).unwrap_or(text))),
+        Pick::Email => one(address(text).filter(|address| is_email(address))),
+        Pick::DeliveredHost => one(delivery(text).0),
+        Pick::DeliveredIp => one(delivery(text).1),
+        Pick::Ip => list(text, each, |part| part_address(part).map(Cow::from)),
+        Pick::Mac => list(text, each, mac),
+    }
+}
+
+/// The parts of a comma-separated list; it is taken whole if each part is, as it stands.
+fn list<'a>(
+    text: &'a str,
+    each: &mut dyn FnMut(Cow<'a, str>),
+    read: impl Fn(&'a str) -> Option<Cow<'a, str>>,
+) -> Taken {
+    let mut tally = Tally::default();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let Some(read) = read(part) else {
+            tally.add(Taken::Nothing);
+            continue;
+        };
+        tally.add(if read == part { Taken::All } else { Taken::Part });
+        each(read);
+    }
+    tally.total()
+}
+
+/// The IP addresses of a comma-separated list.
+fn addresses(text: &str) -> impl Iterator<Item = (String, &str)> {
+    text.split(',').map(str::trim).filter_map(|part| Some((part_address(part)?.to_owned(), part)))
+}
+
+/// An IP address without its zone, such as `%2`, which no receiver takes.
+fn part_address(part: &str) -> Option<&str> {
+    let ip = part.split('%').next()?;
+    ip.parse::<IpAddr>().is_ok().then_some(ip)
+}
+
+/// A MAC address as RFC 7042 writes it.
+fn mac(part: &str) -> Option<Cow<'_, str>> {
+    let is_mac = part.len() == 17
+        && part.bytes().enumerate().all(|(at, byte)| match at % 3 {
+            2 => matches!(byte, b'-' | b':'),
+            _ => byte.is_ascii_hexdigit(),
+        });
+    let is_plain = !part.contains(|c: char| c == ':' || c.is_ascii_lowercase());
+    is_mac.then(|| {
+        if is_plain { part.into() } else { part.to_ascii_uppercase().replace(':', "-").into() }
+    })
+}
+
+/// The address of `"Doe, Jane" <jane@example.org>` or `jane@example.org`.
+#[must_use]
+pub fn address(text: &str) -> Option<&str> {
+    let inner = match (text.rfind('<'), text.ends_with('>')) {
+        (Some(at), true) => &text[at + 1..text.len() - 1],
+        _ => text,
+    };
+    (inner.contains('@') && !inner.contains([' ', '<', '>', ','])).then_some(inner)
+}
+
+/// Whether a text is what OCSF calls a mail address.
+fn is_email(text: &str) -> bool {
+    let is_local = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+,-./=?^_`{|}~".contains(c);
+    let is_domain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let Some((local, (label, rest))) =
+        text.split_once('@').and_then(|(local, domain)| Some((local, domain.split_once('.')?)))
+    else {
+        return false;
+    };
+    let all = |part: &str, may: &dyn Fn(char) -> bool| !part.is_empty() && part.chars().all(may);
+    all(local, &is_local) && all(label, &is_domain) && all(rest, &|c| is_domain(c) || c == '.')
+}
+
+/// Host, address and port of `host[1.2.3.4]:25`, of a bare address or a bare host.
+fn delivery(text: &str) -> (Option<&str>, Option<&str>, Option<u16>) {
+    let ip = |text: &str| text.parse::<IpAddr>().is_ok();
+    if let Some((host, rest)) = text.split_once('[') {
+        let (address, port) = rest.split_once(']').unwrap_or((rest, ""));
+        let port = port.strip_prefix(':').and_then(|port| port.parse().ok());
+        return (is_host(host).then_some(host), ip(address).then_some(address), port);
+    }
+    if ip(text) {
+        return (None, Some(text), None);
+    }
+    (is_host(text).then_some(text), None, None)
+}
+
+fn is_host(text: &str) -> bool {
+    text != "none" && text.contains('.') && !text.contains([' ', ':', '@', '/', ','])
+}
+
+fn delivered(part: Delivered, whole: &str, out: &mut Vec<u8>) -> Taken {
+    match (part, delivery(whole)) {
+        (Delivered::Host, (Some(host), ..)) => msgpack::string(out, host),
+        (Delivered::Ip, (_, Some(ip), _)) => msgpack::string(out, ip),
+        (Delivered::Port, (.., Some(port))) => msgpack::unsigned(out, port.into()),
+        _ => return Taken::Nothing,
+    }
+    Taken::Part
+}
+
+fn tls(part: Tls, whole: &str, out: &mut Vec<u8>) -> Taken {
+    let of_upstream = |part: &str| part.trim().strip_prefix("upstreamTLS:").map(str::len);
+    let Some(upstream) = whole.split(';').find(|part| of_upstream(part).is_some()) else {
+        return Taken::Nothing;
+    };
+    let protocol = upstream.trim().trim_start_matches("upstreamTLS:").trim();
+    let version = protocol.strip_prefix("TLS ").filter(|version| {
+        !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    });
+    match (part, version) {
+        (Tls::Version, Some(version)) => msgpack::string(out, version),
+        (Tls::Established, Some(_)) => msgpack::boolean(out, true),
+        (Tls::Established, None) if protocol == "None" => msgpack::boolean(out, false),
+        _ => return Taken::Nothing,
+    }
+    Taken::Part
+}
+
+fn date(whole: &str, value: View<'_>, out: &mut Vec<u8>) -> Taken {
+    let Some(read) = parse_time(whole) else { return Taken::Nothing };
+    if is_plain_date(whole) {
+        return verbatim(value, out);
+    }
+    time(read, out);
+    Taken::Part
+}
+
+fn millis(whole: &str, out: &mut Vec<u8>) -> Taken {
+    let Some(read) = parse_time(whole) else { return Taken::Nothing };
+    msgpack::signed(out, read.timestamp_millis());
+    let is_whole = read.timestamp_subsec_nanos().is_multiple_of(1_000_000);
+    if is_whole { Taken::All } else { Taken::Part }
+}
+
+fn wrapped(key: &str, pick_as: Pick, value: View<'_>, out: &mut Vec<u8>) -> Taken {
+    let start = out.len();
+    let at = msgpack::open(out);
+    let mut count = 0;
+    let taken = pick(&Texts("", "", pick_as), value, &mut |text| {
+        count += 1;
+        msgpack::map(out, 1);
+        msgpack::string(out, key);
+        msgpack::string(out, &text);
+    });
+    if count == 0 {
+        out.truncate(start);
+        return Taken::Nothing;
+    }
+    msgpack::close_array(out, at, count);
+    taken
+}
+
+fn class(of: &Literal, out: &mut Vec<u8>) -> Taken {
+    if literal(of, out) { Taken::Part } else { Taken::Nothing }
+}
+
+fn verbatim(value: View<'_>, out: &mut Vec<u8>) -> Taken {
+    out.extend_from_slice(value.bytes());
+    Taken::All
+}
+
+fn text(text: &str, out: &mut Vec<u8>) -> Taken {
+    msgpack::string(out, text);
+    Taken::All
+}
+
+fn part_of(whole: &str, part: &str, out: &mut Vec<u8>) -> Taken {
+    msgpack::string(out, part);
+    if part == whole { Taken::All } else { Taken::Part }
+}
