@@ -26,6 +26,20 @@ pub struct Style {
     pub has_change: bool,
 }
 
+impl Style {
+    /// A format and nothing else.
+    #[must_use]
+    pub fn of(format: Format) -> Self {
+        Self {
+            format,
+            ecs_mapping: EcsMapping::Full,
+            redaction: Redaction::default(),
+            tenant_name: None,
+            has_change: false,
+        }
+    }
+}
+
 /// Writes the events of one stream.
 pub struct Envelope {
     form: Form,
@@ -175,13 +189,8 @@ mod tests {
         let record = shape.read(&mut Reader::new(json)).unwrap();
         let mut out = Vec::new();
         let fallback = Time::from_timestamp(5, 0).unwrap();
-        let style = Style {
-            format,
-            ecs_mapping: EcsMapping::Full,
-            redaction: Redaction::default(),
-            tenant_name: tenant_name.map(str::to_owned),
-            has_change: true,
-        };
+        let tenant_name = tenant_name.map(str::to_owned);
+        let style = Style { tenant_name, has_change: true, ..Style::of(format) };
         Envelope::new(&style, &stream, "mail").write(
             &mut out,
             &record,

@@ -2,11 +2,12 @@
 //! field list.
 //!
 //! A table ([`table`]) names a target, the vendor's fields it comes from, and a conversion
-//! ([`convert`]). It is compiled once per stream ([`plan`]). What has no home, and what is not of
+//! ([`convert`]). It is compiled once per stream ([`plan`]) and filled by each record ([`fill`]). What has no home, and what is not of
 //! the type that its home wants, stays under the vendor's own name: no value is lost, and no record.
 
 mod convert;
 pub mod ecs;
+mod fill;
 pub mod ocsf;
 mod plan;
 pub mod redact;
@@ -18,8 +19,9 @@ use crate::config::{EcsMapping, Format};
 use crate::msgpack::View;
 use crate::record::{Record, Shape};
 use crate::sweep::Change;
+use fill::Event;
 pub use plan::About;
-use plan::{Event, Plan};
+use plan::Plan;
 use table::Row;
 pub use text::json;
 

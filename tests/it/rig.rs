@@ -16,7 +16,7 @@ use in_trendmicro::clock::{Stop, Time};
 use in_trendmicro::commit::{Committer, Message, StreamState};
 use in_trendmicro::config::{Emit, Format};
 use in_trendmicro::connector::{self, Connector, Settings};
-use in_trendmicro::envelope::Envelope;
+use in_trendmicro::envelope::{Envelope, Style};
 use in_trendmicro::error::{Error, ErrorKind, Result};
 use in_trendmicro::http::limiter::Priority;
 use in_trendmicro::http::{Request, Response};
@@ -374,7 +374,7 @@ impl Rig {
             index,
             shared: Arc::clone(shared),
             shape: stream.shape,
-            envelope: Envelope::new(Format::Raw, stream, "vendor", None, false),
+            envelope: Envelope::new(&Style::of(Format::Raw), stream, "vendor"),
             tag: None,
             logger: logger.child(&stream.name),
         });
