@@ -5,6 +5,7 @@
 
 mod golden;
 mod odd;
+mod redaction;
 
 use std::fs;
 use std::path::{Path, PathBuf};
