@@ -161,10 +161,16 @@ impl<'a> View<'a> {
         Self(bytes)
     }
 
-    /// The bytes of the value, and nothing behind it.
+    /// The bytes of the value: all that the view was made of.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
-        self.0.get(..self.length()).unwrap_or_default()
+        self.0
+    }
+
+    /// Whether the value is nil, or a text or container without anything in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self.0, [0x80 | 0x90 | 0xa0 | 0xc0, ..] | [])
     }
 
     /// What the value is.
@@ -195,9 +201,15 @@ impl<'a> View<'a> {
     /// The bytes of a string, of which nobody has checked that they are text.
     #[must_use]
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
-        let is_string = matches!(self.0.first()?, 0xa0..=0xbf | 0xd9..=0xdb);
-        let Shape::Scalar { header, payload } = self.shape() else { return None };
-        self.0.get(header..header + payload).filter(|_| is_string)
+        match *self.0 {
+            [short @ 0xa0..=0xbf, ref rest @ ..] => rest.get(..usize::from(short & 0x1f)),
+            [0xd9, length, ref rest @ ..] => rest.get(..usize::from(length)),
+            [0xda | 0xdb, ..] => {
+                let Shape::Scalar { header, payload } = self.shape() else { return None };
+                self.0.get(header..header + payload)
+            }
+            _ => None,
+        }
     }
 
     /// Whether the value is a map.
@@ -318,6 +330,13 @@ impl<'a> View<'a> {
 
     /// How many bytes the value takes.
     fn length(&self) -> usize {
+        // Most values are short texts and small numbers.
+        match *self.0 {
+            [0..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff, ..] => return 1,
+            [short @ 0xa0..=0xbf, ..] => return 1 + usize::from(short & 0x1f),
+            [0xd9, length, ..] => return 2 + usize::from(length),
+            _ => {}
+        }
         let (header, mut values) = match self.shape() {
             Shape::Scalar { header, payload } => return header + payload,
             Shape::Array { header, count } => (header, count),

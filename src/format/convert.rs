@@ -25,12 +25,6 @@ pub enum Taken {
     All,
 }
 
-/// Whether a value says nothing: nil, or a text or container that is empty.
-#[must_use]
-pub fn is_empty(value: View<'_>) -> bool {
-    matches!(value.bytes(), [0x80 | 0x90 | 0xa0 | 0xc0])
-}
-
 /// Writes what `convert` makes of a value that is not empty. [`Convert::Each`] is not for here: it
 /// needs a plan.
 pub fn convert(convert: &Convert, value: View<'_>, out: &mut Vec<u8>) -> Taken {
@@ -133,7 +127,7 @@ pub fn pick<'a>(
 ) -> Taken {
     let mut tally = Tally::default();
     let mut take = |value: View<'a>| match value.as_str() {
-        _ if is_empty(value) => {}
+        _ if value.is_empty() => {}
         Some(text) => tally.add(pick_text(*pick, text, each)),
         None => tally.add(Taken::Nothing),
     };

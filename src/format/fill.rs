@@ -74,7 +74,10 @@ impl Plan {
     }
 
     fn find<'a>(&self, record: View<'a>) -> Found<'a> {
-        let mut found = Found { slots: vec![Slot::default(); self.slots], rest: Vec::new() };
+        let mut found = Found {
+            slots: vec![Slot::default(); self.slots],
+            rest: Vec::with_capacity(self.slots),
+        };
         found.members(&self.fields, record);
         found
     }
@@ -116,7 +119,7 @@ impl<'a> Found<'a> {
 
     /// The value of a slot, unless it says nothing.
     fn value(&self, slot: usize) -> Option<View<'a>> {
-        self.slots[slot].value.filter(|&value| !convert::is_empty(value))
+        self.slots[slot].value.filter(|&value| !value.is_empty())
     }
 
     fn take(&mut self, slot: usize, taken: Taken) {
@@ -125,7 +128,7 @@ impl<'a> Found<'a> {
 
     fn is_all_taken(&self) -> bool {
         self.rest.iter().all(|rest| match rest {
-            Rest::Member(_, value) => convert::is_empty(*value),
+            Rest::Member(_, value) => value.is_empty(),
             Rest::Slot(_, slot) => !self.is_left(*slot),
             Rest::Open(_) | Rest::Close => true,
         })
@@ -239,7 +242,7 @@ impl<'a> Found<'a> {
         let value = self.value(slot).filter(|value| value.value() == Value::Array)?;
         let (start, mut count, mut tally) = (out.len(), 0, Tally::default());
         let at = msgpack::open(out);
-        for element in value.items().filter(|&element| !convert::is_empty(element)) {
+        for element in value.items().filter(|&element| !element.is_empty()) {
             let taken = plan.write_element(out, element);
             count += usize::from(taken != Taken::Nothing);
             tally.add(taken);
@@ -254,20 +257,39 @@ impl<'a> Found<'a> {
     }
 
     fn list(&mut self, list: &[(usize, &Texts)], out: &mut Vec<u8>) -> Option<bool> {
+        if let [(slot, of)] = list
+            && of.2 != Pick::Sorted
+        {
+            return self.texts_of(*slot, of, out);
+        }
         let mut texts: Vec<Cow<'a, str>> = Vec::new();
         for &(slot, of) in list {
             let Some(value) = self.value(slot) else { continue };
             self.take(slot, convert::pick(of, value, &mut |text| texts.push(text)));
         }
-        // One field's texts stay as they come, several are put together as a set.
-        let is_sorted = list.iter().any(|(_, texts)| texts.2 == Pick::Sorted);
-        if list.len() > 1 || is_sorted {
-            texts.sort_unstable();
-        }
+        texts.sort_unstable();
         if list.len() > 1 {
             texts.dedup();
         }
         write_texts(&texts, out)
+    }
+
+    /// One field's texts stay as they come.
+    fn texts_of(&mut self, slot: usize, of: &Texts, out: &mut Vec<u8>) -> Option<bool> {
+        let value = self.value(slot)?;
+        let (start, mut count) = (out.len(), 0);
+        let at = msgpack::open(out);
+        let taken = convert::pick(of, value, &mut |text| {
+            count += 1;
+            msgpack::string(out, &text);
+        });
+        if count == 0 {
+            out.truncate(start);
+            return None;
+        }
+        msgpack::close_array(out, at, count);
+        self.take(slot, taken);
+        Some(true)
     }
 
     fn related(&self, list: &[(usize, &Texts)], out: &mut Vec<u8>) -> Option<bool> {

@@ -276,7 +276,7 @@ fn collect(value: View<'_>, fields: &Tree, is_inside: bool, redacted: &mut Vec<S
 /// Writes the keyed hash of a value, of each value if it is a list; nothing stays nothing.
 fn hashed(key: &[u8; 32], value: View<'_>, out: &mut Vec<u8>) {
     match value.value() {
-        _ if super::convert::is_empty(value) => out.extend_from_slice(value.bytes()),
+        _ if value.is_empty() => out.extend_from_slice(value.bytes()),
         Value::Array => {
             msgpack::array(out, value.items().count());
             value.items().for_each(|item| hashed(key, item, out));

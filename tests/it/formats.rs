@@ -3,9 +3,12 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test it formats` writes golden files, schemas and tables anew.
 
+mod documents;
 mod golden;
 mod odd;
 mod redaction;
+mod schemas;
+mod simulated;
 
 use std::fs;
 use std::path::{Path, PathBuf};

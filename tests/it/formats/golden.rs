@@ -35,6 +35,16 @@ fn every_record_type_in_every_format() {
     }
 }
 
+/// Every value is of a type that its field should not have.
+#[test]
+fn a_record_of_wrong_types_in_every_format() {
+    let text = fixture("odd.page.json");
+    for (name, format) in FORMATS {
+        let events = events("email_security.accepted_traffic", &text, &Style::of(*format));
+        assert_golden(&format!("odd.{name}"), &events);
+    }
+}
+
 #[test]
 fn every_change_in_every_format() {
     for page in ["apex_central.agents", "apex_central.servers", "workload_security.computers"] {
