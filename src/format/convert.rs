@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use chrono::SecondsFormat;
+use chrono::{Datelike as _, SecondsFormat, Timelike as _};
+use memchr::memchr;
 
 use super::table::{Convert, Delivered, Literal, Pick, Texts, Tls};
 use crate::clock::Time;
@@ -42,6 +43,15 @@ pub fn convert(convert: &Convert, value: View<'_>, out: &mut Vec<u8>) -> Taken {
             _ => Taken::Nothing,
         },
         Convert::Wrapped(key, pick) => wrapped(key, *pick, value, out),
+        // Some write one sender as a list of one.
+        Convert::Email if value.value() == Value::Array => {
+            let mut items = value.items().filter_map(|item| item.as_str());
+            let taken = items.find_map(|text| {
+                let taken = of_text(convert, text, value, out);
+                (taken != Taken::Nothing).then_some(Taken::Part)
+            });
+            taken.unwrap_or_default()
+        }
         _ => value.as_str().map_or(Taken::Nothing, |text| of_text(convert, text, value, out)),
     }
 }
@@ -104,7 +114,36 @@ pub fn literal(literal: &Literal, out: &mut Vec<u8>) -> bool {
 
 /// Writes a time as receivers of dates read it.
 pub fn time(time: Time, out: &mut Vec<u8>) {
-    msgpack::string(out, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+    // chrono's own writing takes as long as much of the rest of an event.
+    let nanos = time.timestamp_subsec_nanos();
+    let Some(year) = u32::try_from(time.year()).ok().filter(|&year| year < 10_000) else {
+        return msgpack::string(out, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+    };
+    let mut text = *b"0000-00-00T00:00:00.000000000Z";
+    let fields = [
+        (0, 4, year),
+        (5, 2, time.month()),
+        (8, 2, time.day()),
+        (11, 2, time.hour()),
+        (14, 2, time.minute()),
+        (17, 2, time.second()),
+        (20, 9, nanos % 1_000_000_000),
+    ];
+    for (start, digits, value) in fields {
+        let mut rest = value;
+        for place in text[start..start + digits].iter_mut().rev() {
+            *place = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
+    let end = match nanos {
+        0 => 19,
+        _ if nanos.is_multiple_of(1_000_000) => 23,
+        _ if nanos.is_multiple_of(1_000) => 26,
+        _ => 29,
+    };
+    text[end] = b'Z';
+    msgpack::string(out, std::str::from_utf8(&text[..=end]).unwrap_or_default());
 }
 
 /// Whether a date that we can read is one in the form that every receiver reads.
@@ -238,24 +277,37 @@ fn mac(part: &str) -> Option<Cow<'_, str>> {
 /// The address of `"Doe, Jane" <jane@example.org>` or `jane@example.org`.
 #[must_use]
 pub fn address(text: &str) -> Option<&str> {
-    let inner = match (text.rfind('<'), text.ends_with('>')) {
-        (Some(at), true) => &text[at + 1..text.len() - 1],
-        _ => text,
+    let inner = match text.strip_suffix('>') {
+        Some(rest) => rest.rfind('<').map_or(text, |at| &rest[at + 1..]),
+        None => text,
     };
-    (inner.contains('@') && !inner.contains([' ', '<', '>', ','])).then_some(inner)
+    let is_foreign = |byte: u8| matches!(byte, b' ' | b'<' | b'>' | b',');
+    let is_plain = memchr(b'@', inner.as_bytes()).is_some() && !inner.bytes().any(is_foreign);
+    (is_plain || is_quoted(inner)).then_some(inner)
 }
 
-/// Whether a text is what OCSF calls a mail address.
-fn is_email(text: &str) -> bool {
-    let is_local = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+,-./=?^_`{|}~".contains(c);
-    let is_domain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let Some((local, (label, rest))) =
-        text.split_once('@').and_then(|(local, domain)| Some((local, domain.split_once('.')?)))
-    else {
-        return false;
+/// Whether a text is an address like `"jane doe"@example.org`, which is rare and right.
+fn is_quoted(text: &str) -> bool {
+    let parts = text.strip_prefix('"').and_then(|rest| rest.split_once("\"@"));
+    parts.is_some_and(|(local, domain)| !local.contains('"') && is_domain(domain))
+}
+
+/// Whether a text is a domain of two labels or more.
+fn is_domain(text: &str) -> bool {
+    let all = |part: &str, dots: &str| {
+        let may = |c: char| c.is_ascii_alphanumeric() || c == '-' || dots.contains(c);
+        !part.is_empty() && part.chars().all(may)
     };
-    let all = |part: &str, may: &dyn Fn(char) -> bool| !part.is_empty() && part.chars().all(may);
-    all(local, &is_local) && all(label, &is_domain) && all(rest, &|c| is_domain(c) || c == '.')
+    text.split_once('.').is_some_and(|(label, rest)| all(label, "") && all(rest, "."))
+}
+
+/// Whether a text is what OCSF calls a mail address, or one whose local part is quoted.
+fn is_email(text: &str) -> bool {
+    let may = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+,-./=?^_`{|}~".contains(c);
+    let is_plain = text.split_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty() && local.chars().all(may) && is_domain(domain)
+    });
+    is_plain || is_quoted(text)
 }
 
 /// Host, address and port of `host[1.2.3.4]:25`, of a bare address or a bare host.
@@ -305,12 +357,32 @@ fn tls(part: Tls, whole: &str, out: &mut Vec<u8>) -> Taken {
 }
 
 fn date(whole: &str, value: View<'_>, out: &mut Vec<u8>) -> Taken {
+    if is_common_date(whole.as_bytes()) {
+        return verbatim(value, out);
+    }
     let Some(read) = parse_time(whole) else { return Taken::Nothing };
     if is_plain_date(whole) {
         return verbatim(value, out);
     }
     time(read, out);
     Taken::Part
+}
+
+/// Whether a text is a date such as `2023-09-28T13:55:33Z`, seen at a glance; others take a closer
+/// look.
+fn is_common_date(text: &[u8]) -> bool {
+    let has_form = text.len() == 20
+        && text.iter().zip(b"0000-00-00T00:00:00Z").all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == form,
+        });
+    let number = |at: usize| (text[at] - b'0') * 10 + (text[at + 1] - b'0');
+    has_form
+        && (1..=12).contains(&number(5))
+        && (1..=28).contains(&number(8))
+        && number(11) < 24
+        && number(14) < 60
+        && number(17) < 60
 }
 
 fn millis(whole: &str, out: &mut Vec<u8>) -> Taken {
@@ -355,4 +427,62 @@ fn text(text: &str, out: &mut Vec<u8>) -> Taken {
 fn part_of(whole: &str, part: &str, out: &mut Vec<u8>) -> Taken {
     msgpack::string(out, part);
     if part == whole { Taken::All } else { Taken::Part }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_in_what_people_write() {
+        for (text, expected) in [
+            ("a@b.example", Some("a@b.example")),
+            ("<a@b.example>", Some("a@b.example")),
+            ("\"Doe, J\" <a@b.example>", Some("a@b.example")),
+            ("\"a b\"@c.example", Some("\"a b\"@c.example")),
+            ("x <\"a b\"@c.example>", Some("\"a b\"@c.example")),
+            ("a@b.example, c@d.example", None),
+            ("nobody", None),
+            ("<>", None),
+            (">", None),
+        ] {
+            assert_eq!(address(text), expected, "{text}");
+        }
+        assert!(is_email("a+b@c-d.example") && is_email("\"a b\"@c.example"));
+        assert!(!is_email("a@b") && !is_email("é@b.example") && !is_email("@b.example"));
+    }
+
+    #[test]
+    fn deliveries_are_taken_apart() {
+        let ip = Some("1.2.3.4");
+        assert_eq!(delivery("mx.example.org[1.2.3.4]:25"), (Some("mx.example.org"), ip, Some(25)));
+        assert_eq!(delivery("1.2.3.4"), (None, ip, None));
+        assert_eq!(delivery("mx.example.org"), (Some("mx.example.org"), None, None));
+        assert_eq!(delivery("none"), (None, None, None));
+        assert_eq!(delivery("x y[::1]:99999"), (None, Some("::1"), None));
+    }
+
+    proptest! {
+        #[test]
+        fn times_are_written_as_chrono_writes_them(
+            seconds in -70_000_000_000_i64..300_000_000_000,
+            nanos in prop_oneof![Just(0_u32), 0..1_999_999_999_u32, (0..999_u32).prop_map(|ms| ms * 1_000_000)],
+        ) {
+            let Some(moment) = Time::from_timestamp(seconds, nanos) else { return Ok(()) };
+            prop_assume!(nanos < 1_000_000_000);
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            time(moment, &mut ours);
+            msgpack::string(&mut theirs, &moment.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+            prop_assert_eq!(ours, theirs);
+        }
+
+        #[test]
+        fn a_date_at_a_glance_is_one_at_a_closer_look(
+            text in "[0-2][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]Z",
+        ) {
+            prop_assert!(!is_common_date(text.as_bytes()) || parse_time(&text).is_some());
+        }
+    }
 }

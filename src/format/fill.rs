@@ -166,8 +166,8 @@ impl<'a> Found<'a> {
                     }
                     let at = msgpack::open(out);
                     let inner = self.nodes(nodes, out, event);
-                    let is_fixed = || nodes.iter().all(|node| matches!(node, Node::Fixed { .. }));
-                    if inner.members == 0 || !(inner.is_live || is_fixed()) {
+                    let is_shown = inner.is_live || nodes.iter().all(Node::is_fixed);
+                    if inner.members == 0 || !is_shown {
                         out.truncate(start);
                         continue;
                     }
@@ -205,6 +205,9 @@ impl<'a> Found<'a> {
             Leaf::From(slots, convert) => self.first(slots, convert, out),
             Leaf::Each(slot, plan) => self.each(*slot, plan, out),
             Leaf::List(texts) => self.list(texts, out),
+            Leaf::FirstList(texts) => {
+                texts.iter().find_map(|(slot, of)| self.texts_of(*slot, of, out))
+            }
             Leaf::Related(texts) => self.related(texts, out),
         }
     }

@@ -70,6 +70,7 @@ pub(super) enum Leaf {
     From(Vec<usize>, &'static Convert),
     Each(usize, Plan),
     List(Vec<(usize, &'static Texts)>),
+    FirstList(Vec<(usize, &'static Texts)>),
     Related(Vec<(usize, &'static Texts)>),
 }
 
@@ -120,6 +121,7 @@ impl Plan {
                 Leaf::From(paths.iter().map(|path| self.slot(path)).collect(), convert)
             }
             Fill::List(texts) => Leaf::List(self.slots_of(texts)),
+            Fill::FirstList(texts) => Leaf::FirstList(self.slots_of(texts)),
             Fill::Related(texts) => Leaf::Related(self.slots_of(texts)),
         };
         Some(Node::Leaf { key, leaf })
@@ -193,6 +195,17 @@ fn rest_comes_last(nodes: &mut [Node]) -> bool {
     let Some(at) = nodes.iter_mut().position(holds_rest) else { return false };
     nodes[at..].rotate_left(1);
     true
+}
+
+impl Node {
+    /// Whether it is the same in every event.
+    pub(super) fn is_fixed(&self) -> bool {
+        match self {
+            Self::Fixed { .. } => true,
+            Self::Branch { nodes, .. } => nodes.iter().all(Self::is_fixed),
+            Self::Leaf { .. } | Self::Rest => false,
+        }
+    }
 }
 
 impl Keys {

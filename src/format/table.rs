@@ -25,6 +25,8 @@ pub enum Fill {
     From(&'static [&'static str], Convert),
     /// The texts of all these fields, in a list.
     List(&'static [Texts]),
+    /// The texts of the first of these fields that has any.
+    FirstList(&'static [Texts]),
     /// The same for a list that only helps to search, in which each text stands once.
     Related(&'static [Texts]),
     /// Everything that found no home, under the vendor's own names.
@@ -187,7 +189,7 @@ impl Row {
         match &self.1 {
             Fill::Time(path) => vec![(*path).to_owned()],
             Fill::From(paths, _) => paths.iter().map(|&path| path.to_owned()).collect(),
-            Fill::List(list) | Fill::Related(list) => texts(list),
+            Fill::List(list) | Fill::FirstList(list) | Fill::Related(list) => texts(list),
             _ => Vec::new(),
         }
     }
@@ -203,6 +205,10 @@ impl Row {
             Fill::From(_, convert) => convert.words(),
             Fill::List(list) => {
                 format!("a list of {}", list.first().map_or("", |texts| texts.2.words())).into()
+            }
+            Fill::FirstList(list) => {
+                let words = list.first().map_or("", |texts| texts.2.words());
+                format!("a list of {words}, of the first that has any").into()
             }
             Fill::Related(_) => "all of them, each once".into(),
             Fill::Rest => "every other field, and every value that does not fit its target".into(),

@@ -63,7 +63,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("window", &["clock"]),
     ("json", &["error"]),
     ("record", &["clock", "error", "json", "msgpack"]),
-    ("envelope", &["clock", "config", "connector", "msgpack", "record", "sweep"]),
+    ("envelope", &["clock", "config", "connector", "format", "msgpack", "record", "sweep"]),
+    ("format", &["clock", "config", "connector", "msgpack", "record", "secret", "sweep"]),
     ("msgpack", &["clock"]),
     ("batch", &["clock", "cursor", "record"]),
     ("queue", &["batch", "clock"]),
@@ -95,14 +96,19 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that are pure: the same input gives the same output, so tests need no world around them.
-const PURE: &[&str] =
-    &["window", "cursor", "ledger", "record", "envelope", "msgpack", "batch", "json", "handover"];
+const PURE: &[&str] = &[
+    "window", "cursor", "ledger", "record", "envelope", "format", "msgpack", "batch", "json",
+    "handover",
+];
 /// What makes a room impure.
 const WORLD: &[&str] = &[
     "std::env",
     "std::fs",
     "std::io",
-    "std::net",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::ToSocketAddrs",
+    "std::net::UdpSocket",
     "std::process",
     "std::sync::Mutex",
     "std::sync::atomic",

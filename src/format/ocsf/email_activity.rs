@@ -1,6 +1,6 @@
 //! Mail tracking as OCSF's Email Activity.
 
-use crate::format::table::Fill::{Fixed, From, List};
+use crate::format::table::Fill::{FirstList, Fixed, From, List};
 use crate::format::table::{Convert, Delivered, Literal, Pick, Row, Texts};
 
 /// The class: a message is followed through the organization.
@@ -75,7 +75,6 @@ pub const ACCEPTED: &[Row] = &[
         ),
     ),
     Row("status_detail", From(&["details"], Convert::Text)),
-    Row("email.to", List(&[Texts("headerTo", "", Pick::Email)])),
 ];
 
 /// What became of blocked traffic.
@@ -85,11 +84,6 @@ pub const BLOCKED: &[Row] = &[
     Row("action_id", Fixed(Literal::Number(2))),
     Row("disposition_id", Fixed(Literal::Number(2))),
     Row("status_detail", From(&["details"], Convert::Text)),
-    // A mail that was refused early has no headers, and the schema wants an address of either side.
-    Row(
-        "email.to",
-        List(&[Texts("headerTo", "", Pick::Email), Texts("recipient", "", Pick::Email)]),
-    ),
 ];
 
 /// What both have.
@@ -115,7 +109,12 @@ pub const MAIL: &[Row] = &[
     Row("email.message_uid", From(&["messageID"], Convert::MessageId)),
     Row("email.subject", From(&["subject"], Convert::Text)),
     Row("email.size", From(&["size"], Convert::Long)),
+    // A mail that was refused early has no headers, and the schema wants an address of either side.
     Row("email.from", From(&["headerFrom", "sender"], Convert::Email)),
+    Row(
+        "email.to",
+        FirstList(&[Texts("headerTo", "", Pick::Email), Texts("recipient", "", Pick::Email)]),
+    ),
     Row("email.files", From(&["attachments"], Convert::Each(FILE))),
     Row("email.urls", From(&["embeddedUrls"], Convert::Wrapped("url_string", Pick::Text))),
     Row("src_endpoint.ip", From(&["senderIP"], Convert::Ip)),

@@ -1,7 +1,7 @@
 //! Policy events and Cloud App Security's detections as OCSF's Detection Finding.
 
 use super::email_activity::FILE;
-use crate::format::table::Fill::{Fixed, From, List, Ours};
+use crate::format::table::Fill::{FirstList, Fixed, From, List, Ours};
 use crate::format::table::{Convert, Literal, Ours as Known, Pick, Row, Texts};
 
 /// The class: a finding was made.
@@ -37,7 +37,10 @@ pub const POLICY_EVENT: &[Row] = &[
     Row("evidences[].email.size", From(&["size"], Convert::Long)),
     Row("evidences[].email.return_path", From(&["sender"], Convert::Email)),
     Row("evidences[].email.from", From(&["headerFrom", "sender"], Convert::Email)),
-    Row("evidences[].email.to", List(&[Texts("headerTo", "", Pick::Email)])),
+    Row(
+        "evidences[].email.to",
+        FirstList(&[Texts("headerTo", "", Pick::Email), Texts("recipients", "", Pick::Email)]),
+    ),
     Row("evidences[].email.delivered_to_list", List(&[Texts("recipients", "", Pick::Email)])),
     Row("evidences[].email.files", From(&["attachments"], Convert::Each(FILE))),
     Row("evidences[].src_endpoint.ip", From(&["senderIP"], Convert::Ip)),

@@ -9,6 +9,9 @@ use trendmicro_sim::{ApexConfig, CloudAppConfig, EmailConfig, Sim, WorkloadConfi
 use super::golden::FORMATS;
 use super::schemas::{assert_valid, validator};
 use super::{events, every_stream, with_stream};
+use crate::support::{
+    Config, Host, LineCounter, Place, config, email, for_each_delivered, input, simulate, wait,
+};
 
 const PAGE_RECORDS: usize = 200;
 
@@ -55,4 +58,31 @@ fn every_simulated_record_keeps_to_every_schema() {
     });
     assert!(by_type.is_empty(), "{:?}", by_type.keys());
     assert!(checked > 10_000, "{checked}");
+}
+
+/// From the API to the host's output: the message is the text that the vendor sent.
+#[test]
+fn a_host_gets_the_vendors_text() {
+    let (place, sim) = (Place::new(), simulate(email()));
+    let config =
+        Config { inputs: vec![input(&sim, &place).set("format", "ecs")], ..config(&sim, &place) };
+    let mut shown = Vec::new();
+    sim.for_each_record(|record| shown.push(record.json.clone()));
+    let host = Host::start(&place, &config, &[]);
+    let mut lines = LineCounter::default();
+    wait(
+        "every record",
+        || host.log_tail(),
+        || (lines.count(&place.out()) >= shown.len() as u64).then_some(()),
+    );
+    host.stop();
+    let validator = validator("ecs", "email_security");
+    let mut delivered = Vec::new();
+    for_each_delivered(&place.out(), |_, event| {
+        assert_valid(&validator, event);
+        delivered.push(event["message"].as_str().unwrap_or_default().to_owned());
+    });
+    shown.sort();
+    delivered.sort();
+    assert_eq!(delivered, shown);
 }
