@@ -150,11 +150,7 @@ pub fn time(time: Time, out: &mut Vec<u8>) {
 #[must_use]
 pub fn is_plain_date(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let has_zone = match bytes {
-        [.., b'Z'] => true,
-        [.., b'+' | b'-', _, _, b':', _, _] => true,
-        _ => false,
-    };
+    let has_zone = matches!(bytes, [.., b'Z'] | [.., b'+' | b'-', _, _, b':', _, _]);
     has_zone && bytes.get(10) == Some(&b'T')
 }
 
@@ -301,9 +297,11 @@ fn is_domain(text: &str) -> bool {
     text.split_once('.').is_some_and(|(label, rest)| all(label, "") && all(rest, "."))
 }
 
-/// Whether a text is what OCSF calls a mail address, or one whose local part is quoted.
+/// Whether a text is what OCSF calls a mail address, or one that it forgets: whose local part is
+/// quoted or international.
 fn is_email(text: &str) -> bool {
-    let may = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+,-./=?^_`{|}~".contains(c);
+    let is_mark = |c: char| "!#$%&'*+,-./=?^_`{|}~".contains(c);
+    let may = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || is_mark(c);
     let is_plain = text.split_once('@').is_some_and(|(local, domain)| {
         !local.is_empty() && local.chars().all(may) && is_domain(domain)
     });
@@ -451,7 +449,8 @@ mod tests {
             assert_eq!(address(text), expected, "{text}");
         }
         assert!(is_email("a+b@c-d.example") && is_email("\"a b\"@c.example"));
-        assert!(!is_email("a@b") && !is_email("é@b.example") && !is_email("@b.example"));
+        assert!(is_email("é@b.example"));
+        assert!(!is_email("a@b") && !is_email("a b@c.example") && !is_email("@b.example"));
     }
 
     #[test]

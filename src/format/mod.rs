@@ -2,8 +2,9 @@
 //! field list.
 //!
 //! A table ([`table`]) names a target, the vendor's fields it comes from, and a conversion
-//! ([`convert`]). It is compiled once per stream ([`plan`]) and filled by each record ([`fill`]). What has no home, and what is not of
-//! the type that its home wants, stays under the vendor's own name: no value is lost, and no record.
+//! (`convert`). It is compiled once per stream (`plan`) and filled by each record (`fill`). What has
+//! no home, and what is not of the type that its home wants, stays under the vendor's own name: no
+//! value is lost, and no record.
 
 mod convert;
 pub mod ecs;

@@ -1,8 +1,8 @@
 //! The vocabulary of mapping tables: which field is filled with what.
 //!
-//! A table is read by people against the vendor's field list, compiled by [`super::plan`], and
-//! printed into the documentation. Paths are keys joined by dots. A target's key that ends in `[]`
-//! is a list of one; a target that ends in `.*` takes everything that found no home.
+//! A table is read by people against the vendor's field list, compiled by `plan`, and printed into
+//! the documentation. Paths are keys joined by dots. A target's key that ends in `[]` is a list of
+//! one; a target that ends in `.*` takes everything that found no home.
 
 use std::borrow::Cow;
 

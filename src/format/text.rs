@@ -98,7 +98,8 @@ mod tests {
             let whole = serde_json::json!({ key: [text, number, { "x": text }] }).to_string();
             let before = body(&whole);
             let written = json(View::new(&before));
-            prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&written).unwrap().to_string().len() > &0, true);
+            // A reader of JSON that is not ours takes it too.
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&written).is_ok(), "{}", written);
             prop_assert_eq!(body(&written), before);
         }
     }

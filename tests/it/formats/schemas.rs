@@ -366,10 +366,13 @@ fn define(facts: &Value, object: &str, defs: &mut Map<String, Value>) {
             "string_t" | "hostname_t" | "url_t" | "uuid_t" | "file_hash_t" => {
                 json!({ "type": "string" })
             }
-            // The published pattern, and the addresses with a quoted local part that it forgets.
+            // The published pattern, and the addresses with a quoted or international local part
+            // that it forgets.
             "email_t" => json!({
                 "type": "string",
-                "pattern": format!("{EMAIL}|^\"[^\"]*\"@[a-zA-Z0-9-]+\\.[a-zA-Z0-9-.]+$"),
+                "pattern": format!(
+                    "{EMAIL}|^(\"[^\"]*\"|[^\\s<>\"@]+)@[a-zA-Z0-9-]+\\.[a-zA-Z0-9-.]+$"
+                ),
             }),
             "ip_t" => {
                 json!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] })
