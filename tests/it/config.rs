@@ -24,6 +24,18 @@ const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/confi
 const FILES: &[&str] =
     &["api_key_file", "db", "redact_key_file", "tls_ca_file", "tls_crt_file", "tls_key_file"];
 
+/// Properties of which one word out of a list is legal.
+const CHOICES: &[&str] = &[
+    "connector",
+    "ecs_mapping",
+    "emit",
+    "format",
+    "handover",
+    "db.sync",
+    "tls_verify",
+    "tls_min_version",
+];
+
 /// A stanza as the host sees it: the first of a repeated key counts, case does not, and what is
 /// empty is absent.
 #[derive(Clone, Debug)]
@@ -481,17 +493,7 @@ fn every_word_that_is_called_legal_is() {
         assert!(stanza(product, opt, &word.to_uppercase()).is_ok(), "{name}: {word} in capitals");
         assert!(stanza(product, opt, &format!("{word}x")).is_err(), "{name}: {word}x");
     };
-    let choices = [
-        "connector",
-        "ecs_mapping",
-        "emit",
-        "format",
-        "handover",
-        "db.sync",
-        "tls_verify",
-        "tls_min_version",
-    ];
-    for name in choices {
+    for &name in CHOICES {
         let opt = find(name).unwrap();
         for product in users(opt) {
             opt.legal.split(", ").for_each(|word| is_choice(product, opt, word));

@@ -90,10 +90,10 @@ fn schemas_refuse_what_is_wrong() {
     for (name, format) in FORMATS {
         let validator = validator(name, "email_security");
         let event = &events(page, &text, &Style::of(*format))[0];
-        let wrong: &[(&str, Value)] = match name {
-            &"envelope" => &[("/event_id", json!("x")), ("/msg_class", json!("x"))],
-            &"raw" => &[("/size", json!("x")), ("/headerTo", json!("x"))],
-            &"ecs" => &[
+        let wrong: &[(&str, Value)] = match *name {
+            "envelope" => &[("/event_id", json!("x")), ("/msg_class", json!("x"))],
+            "raw" => &[("/size", json!("x")), ("/headerTo", json!("x"))],
+            "ecs" => &[
                 ("/event/kind", json!("x")),
                 ("/source/ip", json!("x")),
                 ("/@timestamp", json!("x")),
