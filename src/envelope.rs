@@ -1,38 +1,125 @@
 //! From a record to an event: its time, and our metadata around the vendor's record.
 
 use crate::clock::Time;
-use crate::config::Format;
+use crate::config::{EcsMapping, Format, Redaction};
 use crate::connector::Stream;
-use crate::msgpack;
+use crate::format::redact::Redactor;
+use crate::format::{self, About, Mapped};
+use crate::msgpack::{self, View};
 use crate::record::Record;
 use crate::sweep::Change;
 
 /// The vendor of everything here.
 const VENDOR: &str = "trendmicro";
 
+/// How the events of a connector are written.
+pub struct Style {
+    /// In which format.
+    pub format: Format,
+    /// By which mapping of Email Security to ECS.
+    pub ecs_mapping: EcsMapping,
+    /// What is redacted.
+    pub redaction: Redaction,
+    /// Written into each event.
+    pub tenant_name: Option<String>,
+    /// Each says what happened to its record.
+    pub has_change: bool,
+}
+
+impl Style {
+    /// A format and nothing else.
+    #[must_use]
+    pub fn of(format: Format) -> Self {
+        Self {
+            format,
+            ecs_mapping: EcsMapping::Full,
+            redaction: Redaction::default(),
+            tenant_name: None,
+            has_change: false,
+        }
+    }
+}
+
 /// Writes the events of one stream.
+pub struct Envelope {
+    form: Form,
+    redactor: Option<Redactor>,
+}
+
+enum Form {
+    Envelope(Around),
+    Raw,
+    Mapped(Box<Mapped>),
+}
+
+impl Envelope {
+    /// An envelope for the records of `stream`, collected by the connector of that name.
+    #[must_use]
+    pub fn new(style: &Style, stream: &Stream, connector: &str) -> Self {
+        let about = About {
+            stream,
+            connector,
+            tenant_name: style.tenant_name.as_deref(),
+            has_change: style.has_change,
+        };
+        let form = match format::tables(style.format, style.ecs_mapping, &stream.shape) {
+            Some(tables) => Form::Mapped(Box::new(Mapped::new(&tables, about))),
+            None if style.format == Format::Raw => Form::Raw,
+            None => Form::Envelope(Around::new(about)),
+        };
+        let redactor = Redactor::new(&style.redaction, stream.shape.source)
+            .filter(|_| !style.redaction.what.is_empty());
+        Self { form, redactor }
+    }
+
+    /// Whether records must bring the vendor's own text of them.
+    #[must_use]
+    pub fn needs_text(&self) -> bool {
+        matches!(self.form, Form::Mapped(_)) && self.redactor.is_none()
+    }
+
+    /// Appends the event of `record`; without a time of its own it happened at `fallback`, when the
+    /// vendor was asked. What changed must be given if, and only if, the envelope was made for that.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        record: &Record<'_>,
+        fallback: Time,
+        change: Option<Change>,
+    ) {
+        msgpack::event(out, record.time.unwrap_or(fallback));
+        let redacted = self.redactor.as_ref().map(|by| by.apply(View::new(record.body)));
+        let body = redacted.as_deref().unwrap_or(record.body);
+        match &self.form {
+            Form::Raw => out.extend_from_slice(body),
+            Form::Envelope(around) => around.write(out, record, body, change),
+            Form::Mapped(mapped) => {
+                let body = View::new(body);
+                // The vendor's own text may hold what is redacted, and of a record that is gone we
+                // have none.
+                let made =
+                    (redacted.is_some() || record.text.is_empty()).then(|| format::json(body));
+                let text = made.as_deref().unwrap_or(record.text);
+                mapped.write(out, record, body, text, fallback, change);
+            }
+        }
+    }
+}
+
+/// The vendor's record under its product's name, beside our metadata.
 ///
 /// What is the same in every event is encoded once; an event is its time, that prefix, the id, and
 /// the record's own bytes.
-pub struct Envelope {
-    format: Format,
+struct Around {
     /// The map's header and every member before the id, and the id's key.
     before_id: Vec<u8>,
     /// The key of the vendor's record.
     before_record: Vec<u8>,
 }
 
-impl Envelope {
-    /// An envelope for the records of `stream`, collected by the connector of that name; with
-    /// `has_change`, each says what happened to it.
-    #[must_use]
-    pub fn new(
-        format: Format,
-        stream: &Stream,
-        connector: &str,
-        tenant_name: Option<&str>,
-        has_change: bool,
-    ) -> Self {
+impl Around {
+    fn new(about: About<'_>) -> Self {
+        let About { stream, connector, tenant_name, has_change } = about;
         let mut out = Vec::new();
         let member = |out: &mut Vec<u8>, key: &str, value: &str| {
             msgpack::string(out, key);
@@ -54,32 +141,21 @@ impl Envelope {
         msgpack::string(&mut out, "event_id");
         let mut before_record = Vec::new();
         msgpack::string(&mut before_record, stream.shape.source);
-        Self { format, before_id: out, before_record }
+        Self { before_id: out, before_record }
     }
 
-    /// Appends the event of `record`; without a time of its own it happened at `fallback`. What
-    /// changed must be given if, and only if, the envelope was made for that.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        record: &Record<'_>,
-        fallback: Time,
-        change: Option<Change>,
-    ) {
-        msgpack::event(out, record.time.unwrap_or(fallback));
-        if self.format == Format::Envelope {
-            let id = record.id.hex();
-            out.extend_from_slice(&self.before_id);
-            // A string of 32 bytes: the shortest that needs a length byte.
-            out.extend([0xd9, id.len() as u8]);
-            out.extend(id);
-            if let Some(change) = change {
-                msgpack::string(out, "change");
-                msgpack::string(out, change.name());
-            }
-            out.extend_from_slice(&self.before_record);
+    fn write(&self, out: &mut Vec<u8>, record: &Record<'_>, body: &[u8], change: Option<Change>) {
+        let id = record.id.hex();
+        out.extend_from_slice(&self.before_id);
+        // A string of 32 bytes: the shortest that needs a length byte.
+        out.extend([0xd9, id.len() as u8]);
+        out.extend(id);
+        if let Some(change) = change {
+            msgpack::string(out, "change");
+            msgpack::string(out, change.name());
         }
-        out.extend_from_slice(record.body);
+        out.extend_from_slice(&self.before_record);
+        out.extend_from_slice(body);
     }
 }
 
@@ -113,7 +189,9 @@ mod tests {
         let record = records.iter().next().unwrap();
         let mut out = Vec::new();
         let fallback = Time::from_timestamp(5, 0).unwrap();
-        Envelope::new(format, &stream, "mail", tenant_name, true).write(
+        let tenant_name = tenant_name.map(str::to_owned);
+        let style = Style { tenant_name, has_change: true, ..Style::of(format) };
+        Envelope::new(&style, &stream, "mail").write(
             &mut out,
             &record,
             fallback,

@@ -3,8 +3,8 @@
 //! The modules, in the order in which data travels:
 //!
 //! ```text
-//! config → instance → poller → connector → http → page, json, record, identity → envelope
-//!        → msgpack → batch → queue → handover → ffi
+//! config → instance → poller → connector → http → page, json, record, identity
+//!        → envelope, format → msgpack → batch → queue → handover → ffi
 //! ```
 //!
 //! and only the acknowledgement flows back: `ffi → handover → commit → cursor, ledger → checkpoint`.
@@ -25,6 +25,7 @@ pub mod record;
 
 pub mod batch;
 pub mod envelope;
+pub mod format;
 pub mod msgpack;
 
 pub mod handover;

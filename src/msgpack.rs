@@ -79,6 +79,12 @@ pub fn map(out: &mut Vec<u8>, count: usize) {
     close_map(out, at, count);
 }
 
+/// Writes the header of an array of `count` values.
+pub fn array(out: &mut Vec<u8>, count: usize) {
+    let at = open(out);
+    close_array(out, at, count);
+}
+
 /// Reserves the header of a value whose size is not known yet; returns where it lies.
 pub fn open(out: &mut Vec<u8>) -> usize {
     out.push(0xc1);
@@ -142,6 +148,27 @@ fn sized(out: &mut Vec<u8>, marker: u8, bytes: &[u8]) {
 #[derive(Clone, Copy)]
 pub struct View<'a>(&'a [u8]);
 
+/// A value as Rust knows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// Nothing.
+    Nil,
+    /// True or false.
+    Boolean(bool),
+    /// An integer that is not negative.
+    Unsigned(u64),
+    /// A negative integer.
+    Signed(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// A string.
+    Text(&'a str),
+    /// Values in a row; see [`View::items`].
+    Array,
+    /// Pairs; see [`View::pairs`].
+    Map,
+}
+
 /// What a [`View`] shows, with the offset at which a container's contents begin.
 enum Shape {
     Scalar { header: usize, payload: usize },
@@ -154,6 +181,57 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
+    }
+
+    /// The bytes of the value: all that the view was made of.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Whether the value is nil, or a text or container without anything in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self.0, [0x80 | 0x90 | 0xa0 | 0xc0, ..] | [])
+    }
+
+    /// What the value is.
+    #[must_use]
+    pub fn value(&self) -> Value<'a> {
+        let (header, payload) = match self.shape() {
+            Shape::Map { .. } => return Value::Map,
+            Shape::Array { .. } => return Value::Array,
+            Shape::Scalar { header, payload } => (header, payload),
+        };
+        let bytes = self.0.get(header..header + payload).unwrap_or_default();
+        let number = || bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+        let unused_bits = 64 - 8 * bytes.len().clamp(1, 8) as u32;
+        match self.0.first().copied().unwrap_or(0xc0) {
+            small @ 0..=0x7f => Value::Unsigned(u64::from(small)),
+            small @ 0xe0..=0xff => Value::Signed(i64::from(small as i8)),
+            0xcc..=0xcf => Value::Unsigned(number()),
+            // The sign moves to the top and back, which spreads it.
+            0xd0..=0xd3 => Value::Signed(((number() << unused_bits) as i64) >> unused_bits),
+            0xcb => Value::Float(f64::from_bits(number())),
+            0xc2 => Value::Boolean(false),
+            0xc3 => Value::Boolean(true),
+            0xa0..=0xbf | 0xd9..=0xdb => std::str::from_utf8(bytes).map_or(Value::Nil, Value::Text),
+            _ => Value::Nil,
+        }
+    }
+
+    /// The bytes of a string, of which nobody has checked that they are text.
+    #[must_use]
+    pub fn as_bytes(&self) -> Option<&'a [u8]> {
+        match *self.0 {
+            [short @ 0xa0..=0xbf, ref rest @ ..] => rest.get(..usize::from(short & 0x1f)),
+            [0xd9, length, ref rest @ ..] => rest.get(..usize::from(length)),
+            [0xda | 0xdb, ..] => {
+                let Shape::Scalar { header, payload } = self.shape() else { return None };
+                self.0.get(header..header + payload)
+            }
+            _ => None,
+        }
     }
 
     /// Whether the value is a map.
@@ -169,10 +247,7 @@ impl<'a> View<'a> {
     /// The value as text, if it is a string.
     #[must_use]
     pub fn as_str(&self) -> Option<&'a str> {
-        let Shape::Scalar { header, payload } = self.shape() else { return None };
-        let is_string = matches!(self.0.first()?, 0xa0..=0xbf | 0xd9..=0xdb);
-        let bytes = self.0.get(header..header + payload).filter(|_| is_string)?;
-        std::str::from_utf8(bytes).ok()
+        std::str::from_utf8(self.as_bytes()?).ok()
     }
 
     /// The value, if it is an integer that is not negative.
@@ -221,11 +296,19 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The values of an array, in their order; nothing for another value.
+    pub fn items(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let (header, count) = match self.shape() {
+            Shape::Array { header, count } => (header, count),
+            _ => (0, 0),
+        };
+        let mut rest = self.0.get(header..).unwrap_or_default();
+        (0..count).map_while(move |_| take(&mut rest))
+    }
+
     /// Whether the value is a string and that text.
     fn is(&self, text: &str) -> bool {
-        let Shape::Scalar { header, payload } = self.shape() else { return false };
-        let is_string = matches!(self.0.first(), Some(0xa0..=0xbf | 0xd9..=0xdb));
-        is_string && self.0.get(header..header + payload) == Some(text.as_bytes())
+        self.as_bytes() == Some(text.as_bytes())
     }
 
     fn shape(&self) -> Shape {
@@ -257,7 +340,8 @@ impl<'a> View<'a> {
     #[inline]
     fn length(&self) -> usize {
         match *self.0 {
-            // Most values are short strings.
+            // Most values are short texts and small numbers.
+            [0..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff, ..] => 1,
             [marker @ 0xa0..=0xbf, ..] => 1 + usize::from(marker & 0x1f),
             [0xd9, length, ..] => 2 + usize::from(length),
             _ => self.any_length(),
@@ -459,13 +543,25 @@ mod tests {
             prop_assert_eq!(items[4].as_bool(), Some(b));
             prop_assert!(items[5].is_nil());
             prop_assert_eq!(View::new(&out).length(), out.len());
+            let signed = if i < 0 { super::Value::Signed(i) } else { super::Value::Unsigned(i as u64) };
+            let views: Vec<_> = View::new(&out).items().collect();
+            prop_assert_eq!(views.len(), 6);
+            prop_assert_eq!(views.iter().map(|view| view.bytes().len()).sum::<usize>() + 1, out.len());
+            prop_assert_eq!(views[0].value(), signed);
+            prop_assert_eq!(views[1].value(), super::Value::Unsigned(u));
+            prop_assert!(matches!(views[2].value(), super::Value::Float(x) if x.to_bits() == f.to_bits()));
+            prop_assert_eq!(views[3].value(), super::Value::Text(&s));
+            prop_assert_eq!(views[4].value(), super::Value::Boolean(b));
+            prop_assert_eq!(views[5].value(), super::Value::Nil);
         }
 
         #[test]
         fn looking_into_foreign_bytes_never_panics(bytes: Vec<u8>) {
             let view = View::new(&bytes);
             let _ = (view.is_map(), view.as_str().is_some(), view.get(&["a", "b"]).is_some());
+            let _ = (view.bytes(), view.value());
             view.pairs().for_each(drop);
+            view.items().for_each(drop);
         }
     }
 }

@@ -48,6 +48,13 @@ impl PageReader {
         Self { cutter: Cutter::new(list), elements, excerpt: Vec::new() }
     }
 
+    /// Keeps each record's own text beside what is read of it, for formats that show it.
+    #[must_use]
+    pub fn keeping_text(mut self, keeps_text: bool) -> Self {
+        self.elements.records.keep_text(keeps_text);
+        self
+    }
+
     /// Takes the next bytes of the body.
     ///
     /// # Errors

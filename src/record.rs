@@ -28,6 +28,8 @@ const SEGMENT_BYTES: usize = 256 * 1024;
 pub struct Record<'a> {
     /// The record as a MessagePack map.
     pub body: &'a [u8],
+    /// The vendor's own text of it; empty unless it was asked for.
+    pub text: &'a str,
     /// Its `event_id`: the same for equal records.
     pub id: Id,
     /// What tells it from the other records of its stream. It is `id`, unless the vendor gives
@@ -47,13 +49,16 @@ pub struct Records {
 #[derive(Default)]
 struct Segment {
     bodies: Vec<u8>,
+    /// The vendor's own texts, if they are kept.
+    texts: String,
     entries: Vec<Entry>,
     ids: Vec<Id>,
 }
 
-/// What is known of one record: where its body ends, and its id and key within the segment's ids.
+/// What is known of one record: where its body and text end, and its id and key within the segment's ids.
 struct Entry {
     end: usize,
+    text_end: usize,
     id: usize,
     key: usize,
     time: Option<Time>,
@@ -61,9 +66,11 @@ struct Entry {
 
 impl Segment {
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let starts = std::iter::once(0).chain(self.entries.iter().map(|entry| entry.end));
-        self.entries.iter().zip(starts).map(|(entry, start)| Record {
+        let ends = self.entries.iter().map(|entry| (entry.end, entry.text_end));
+        let starts = std::iter::once((0, 0)).chain(ends);
+        self.entries.iter().zip(starts).map(|(entry, (start, text_start))| Record {
             body: &self.bodies[start..entry.end],
+            text: &self.texts[text_start..entry.text_end],
             id: self.ids[entry.id],
             key: self.ids[entry.key],
             time: entry.time,
@@ -102,6 +109,7 @@ impl Records {
 /// Reads the records of one answer.
 pub struct RecordReader {
     shape: Shape,
+    keeps_text: bool,
     /// With what the message of every identity begins.
     origin: Vec<u8>,
     records: Records,
@@ -116,6 +124,7 @@ impl RecordReader {
     pub fn new(shape: Shape) -> Self {
         Self {
             shape,
+            keeps_text: false,
             origin: shape.origin(),
             records: Records::default(),
             segment: Segment::default(),
@@ -124,20 +133,23 @@ impl RecordReader {
         }
     }
 
+    /// Keeps each record's own text beside what is read of it.
+    pub fn keep_text(&mut self, keeps_text: bool) {
+        self.keeps_text = keeps_text;
+    }
+
     /// Reads a text that is one record.
     ///
     /// # Errors
     /// When the JSON is malformed; no well-formed value is refused.
     pub fn read(&mut self, text: &str) -> Result<()> {
-        self.read_value(&mut Reader::new(text), Reader::end)
+        self.read_value(text, Reader::end).map(drop)
     }
 
     /// Reads the record with which a text from within an array begins, if it ends before the text
     /// does; returns how long it is.
     pub fn read_first(&mut self, text: &str) -> Option<usize> {
-        let mut reader = Reader::new(text);
-        self.read_value(&mut reader, Reader::item_end).ok()?;
-        Some(reader.position())
+        self.read_value(text, Reader::item_end).ok()
     }
 
     /// The records that were read.
@@ -147,11 +159,14 @@ impl RecordReader {
         self.records
     }
 
+    /// Reads the record with which `text` begins and after which `end` must succeed; returns where
+    /// the reading ended.
     fn read_value<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        text: &'a str,
         end: impl FnOnce(&mut Reader<'a>) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let mut reader = Reader::new(text);
         if self.segment.bodies.len() > SEGMENT_BYTES - SEGMENT_BYTES / 8 {
             self.seal();
         }
@@ -162,12 +177,16 @@ impl RecordReader {
             bodies.reserve(SEGMENT_BYTES);
             self.hasher.reserve(SEGMENT_BYTES);
         }
-        if let Err(error) = transcode_map(reader, bodies).and_then(|()| end(reader)) {
+        if let Err(error) = transcode_map(&mut reader, bodies).and_then(|()| end(&mut reader)) {
             bodies.truncate(start);
             return Err(error);
         }
+        let at = reader.position();
+        if self.keeps_text {
+            self.segment.texts.push_str(text[..at].trim());
+        }
         self.identify(start);
-        Ok(())
+        Ok(at)
     }
 
     /// Notes what tells the record whose body begins at `start` from others.
@@ -186,7 +205,8 @@ impl RecordReader {
             })
         });
         let time = body.find(shape.time).and_then(|value| parse_time(value.as_str()?));
-        segment.entries.push(Entry { end: segment.bodies.len(), id, key, time });
+        let (end, text_end) = (segment.bodies.len(), segment.texts.len());
+        segment.entries.push(Entry { end, text_end, id, key, time });
     }
 
     /// Ends a segment.
@@ -246,7 +266,7 @@ impl Shape {
     pub fn restore<'a>(&self, body: &'a [u8], key: Id) -> Record<'a> {
         let mut message = self.origin();
         Canonical::default().write(View::new(body), &mut message);
-        Record { id: Id::of(&message), key, time: None, body }
+        Record { id: Id::of(&message), key, time: None, body, text: "" }
     }
 
     /// With what the message of every identity begins.

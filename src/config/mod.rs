@@ -26,6 +26,14 @@ use value::{Why, choice};
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// What a hash of personal data is keyed with; who can guess it can guess the data.
+const REDACT_KEY_BYTES_MIN: usize = 16;
+/// What can be redacted.
+const REDACT: &[(&str, Redact)] = &[
+    ("subject", Redact::Subject),
+    ("recipients", Redact::Recipients),
+    ("file_names", Redact::FileNames),
+];
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +42,42 @@ pub enum Format {
     Envelope,
     /// The vendor's record alone.
     Raw,
+    /// Elastic Common Schema.
+    Ecs,
+    /// Open Cybersecurity Schema Framework.
+    Ocsf,
+}
+
+/// Which mapping of Email Security to ECS holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EcsMapping {
+    /// Every field.
+    #[default]
+    Full,
+    /// What Sekoia.io's parser yields, and nothing more.
+    Sekoia,
+    /// What it yielded in 2023, to the letter.
+    Sekoia2023,
+}
+
+/// A kind of personal data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redact {
+    /// Subjects of mails.
+    Subject,
+    /// Who received them.
+    Recipients,
+    /// Names of files and attachments.
+    FileNames,
+}
+
+/// What is redacted, and how.
+#[derive(Clone, Default)]
+pub struct Redaction {
+    /// Which data; empty for none.
+    pub what: Vec<Redact>,
+    /// The key to hash it with; without one it is dropped.
+    pub key: Option<Secret>,
 }
 
 /// Which records of an inventory are delivered.
@@ -126,6 +170,10 @@ pub struct ConnectorConfig {
     pub tenant_name: Option<String>,
     /// How records are written.
     pub format: Format,
+    /// Which mapping of Email Security to ECS holds.
+    pub ecs_mapping: EcsMapping,
+    /// What is redacted in them.
+    pub redaction: Redaction,
     /// Requests per minute for the credential.
     pub rate_limit: Option<u32>,
     /// Time for one request.
@@ -224,8 +272,27 @@ fn connector(mut properties: Properties<'_>) -> Result<ConnectorConfig> {
         })?,
         tenant_name: properties.parse_optional("tenant_name", value::tenant_name)?,
         format: properties.parse("format", |text| {
-            choice(text, &[("envelope", Format::Envelope), ("raw", Format::Raw)])
+            choice(
+                text,
+                &[
+                    ("envelope", Format::Envelope),
+                    ("ecs", Format::Ecs),
+                    ("ocsf", Format::Ocsf),
+                    ("raw", Format::Raw),
+                ],
+            )
         })?,
+        ecs_mapping: properties.parse_if_used("ecs_mapping", |text| {
+            choice(
+                text,
+                &[
+                    ("full", EcsMapping::Full),
+                    ("sekoia", EcsMapping::Sekoia),
+                    ("sekoia_2023", EcsMapping::Sekoia2023),
+                ],
+            )
+        })?,
+        redaction: redaction(properties)?,
         rate_limit: properties.parse("rate_limit", value::rate)?,
         timeout: duration("timeout", SECOND, 600 * SECOND)?,
         tls: tls(properties)?,
@@ -291,6 +358,29 @@ fn key_file(properties: &Properties<'_>, opt: &Opt, key: &str, value: &str) -> R
     let text = text.strip_prefix(&format!("file \"{value}\" ")).unwrap_or(&text);
     let why = if is_hidden(opt, value) { "not a file".to_owned() } else { text.to_owned() };
     Err(properties.wrong(opt, key, value, why))
+}
+
+/// What to redact; a key makes sense only with it, and only if it cannot be guessed.
+fn redaction(properties: &Properties<'_>) -> Result<Redaction> {
+    let what = properties.parse_optional("redact", |text| {
+        let names: Vec<&str> = REDACT.iter().map(|(name, _)| *name).collect();
+        let chosen = value::names(text, &names)?;
+        let kind = |name: &String| REDACT.iter().find(|(known, _)| known == name).map(|row| row.1);
+        Ok::<_, Why>(chosen.iter().filter_map(kind).collect::<Vec<Redact>>())
+    })?;
+    let opt = option("redact_key_file");
+    let Some((key, path)) = properties.get(opt) else {
+        return Ok(Redaction { what: what.unwrap_or_default(), key: None });
+    };
+    let Some(what) = what else {
+        return Err(properties.missing(option("redact"), Some("redact_key_file is set")));
+    };
+    let secret = key_file(properties, opt, &key, &path)?.get()?;
+    if secret.expose().len() < REDACT_KEY_BYTES_MIN {
+        let why = format!("a key of fewer than {REDACT_KEY_BYTES_MIN} bytes can be guessed");
+        return Err(properties.wrong(opt, &key, &path, why));
+    }
+    Ok(Redaction { what, key: Some(secret) })
 }
 
 fn tls(properties: &Properties<'_>) -> Result<Tls> {

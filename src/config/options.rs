@@ -215,10 +215,38 @@ pub const OPTIONS: &[Opt] = &[
         "format",
         Scope::Connector,
         "envelope",
-        "envelope, raw",
+        "envelope, ecs, ocsf, raw",
         "envelope",
         "`envelope` puts the vendor's record under its product's name beside `msg_class`, \
-         `msg_origin` and `event_id`; `raw` is the vendor's record alone.",
+         `msg_origin` and `event_id`; `ecs` is Elastic Common Schema, `ocsf` the Open Cybersecurity \
+         Schema Framework; `raw` is the vendor's record alone.",
+    ),
+    opt(
+        "ecs_mapping",
+        EMAIL,
+        "full",
+        "full, sekoia, sekoia_2023",
+        "full",
+        "With `format: ecs`: every field, or only what Sekoia.io's parser yields today, or what it \
+         yielded in 2023.",
+    ),
+    opt(
+        "redact",
+        Scope::Connector,
+        "",
+        "a comma-separated list of subject, recipients, file_names",
+        "subject, recipients",
+        "Personal data of mails and files that is dropped, in every format, or hashed with the key in \
+         `redact_key_file`.",
+    ),
+    opt(
+        "redact_key_file",
+        Scope::Connector,
+        "",
+        "a file that holds a key of at least 16 bytes and that others cannot read",
+        "/etc/fluent-bit/redact.key",
+        "A key: what is redacted becomes its keyed hash instead of being dropped, so that equal values \
+         stay equal.",
     ),
     opt(
         "tag_format",

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::checkpoint::Store;
 use crate::clock::monotonic;
 use crate::commit::StreamState;
-use crate::config::{ConnectorConfig, Emit, Format};
+use crate::config::{ConnectorConfig, Emit};
 use crate::connector::{Connector, Settings, Stream};
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Style};
 use crate::error::Result;
 use crate::http::Client;
 use crate::log::Logger;
@@ -31,14 +31,8 @@ pub(super) struct Start {
     /// Per stream: its index within the instance, where it stands, its tag.
     streams: Vec<(usize, Arc<StreamState>, Option<Arc<str>>)>,
     generated: &'static [&'static str],
-    envelope: EnvelopeParts,
-}
-
-/// What makes an envelope, which a restarted poller needs anew.
-struct EnvelopeParts {
-    format: Format,
-    tenant_name: Option<String>,
-    emit: Emit,
+    /// What makes an envelope, which a restarted poller needs anew.
+    style: Style,
 }
 
 impl Start {
@@ -77,10 +71,12 @@ impl Start {
             },
             rate_limit: config.rate_limit,
             generated: config.product.generated,
-            envelope: EnvelopeParts {
+            style: Style {
                 format: config.format,
+                ecs_mapping: config.ecs_mapping,
+                redaction: config.redaction,
                 tenant_name: config.tenant_name,
-                emit: config.emit,
+                has_change: config.emit == Emit::Changes,
             },
             name: config.name,
             connector,
@@ -113,13 +109,7 @@ impl Start {
             shared: Arc::clone(shared),
             shape: stream.shape,
             generated: self.generated,
-            envelope: Envelope::new(
-                self.envelope.format,
-                stream,
-                &self.name,
-                self.envelope.tenant_name.as_deref(),
-                self.envelope.emit == Emit::Changes,
-            ),
+            envelope: Envelope::new(&self.style, stream, &self.name),
             tag: tag.clone(),
             logger: self.logger.child(&stream.name),
         };

@@ -219,6 +219,7 @@ impl Poller {
     pub fn reader(&self, task: usize) -> PageReader {
         let task = &self.tasks[task];
         PageReader::new(self.connector.list(), task.parts.shape, task.is_lenient())
+            .keeping_text(task.parts.envelope.needs_text())
     }
 
     /// The answer to the last [`Step::Recall`]; `random` in `0.0..1.0` spreads the wait after a

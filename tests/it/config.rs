@@ -13,7 +13,7 @@ use in_trendmicro::config::options::{MISTAKEN, OPTIONS, Opt, Scope, find, misspe
 use in_trendmicro::config::{Config, Format, HandoverMode, Proxy};
 use in_trendmicro::connector::{PRODUCTS, Product};
 use in_trendmicro::error::{Error, ErrorKind};
-use in_trendmicro::secret::Credential;
+use in_trendmicro::secret::{Credential, Secret};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -21,7 +21,20 @@ use tempfile::TempDir;
 const CANARY: &str = "cAnArY-5ecret";
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/config/wrong.txt");
 /// Properties that name a file; their examples are files of another machine.
-const FILES: &[&str] = &["api_key_file", "db", "tls_ca_file", "tls_crt_file", "tls_key_file"];
+const FILES: &[&str] =
+    &["api_key_file", "db", "redact_key_file", "tls_ca_file", "tls_crt_file", "tls_key_file"];
+
+/// Properties of which one word out of a list is legal.
+const CHOICES: &[&str] = &[
+    "connector",
+    "ecs_mapping",
+    "emit",
+    "format",
+    "handover",
+    "db.sync",
+    "tls_verify",
+    "tls_min_version",
+];
 
 /// A stanza as the host sees it: the first of a repeated key counts, case does not, and what is
 /// empty is absent.
@@ -79,6 +92,7 @@ fn files() -> TempDir {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
     write("key", CANARY, 0o600);
+    write("redact-key", &CANARY.repeat(2), 0o600);
     write("open-key", CANARY, 0o644);
     write("empty-key", "\n", 0o600);
     write("big-key", &CANARY.repeat(6_000), 0o600);
@@ -352,6 +366,7 @@ fn users(opt: &Opt) -> impl Iterator<Item = &'static Product> + use<'_> {
 fn stanza_with(dir: &Path, product: &Product, opt: &Opt, value: &str) -> Stanza {
     let value = match opt.name {
         "db" => in_dir(dir, "state.db"),
+        "redact_key_file" => in_dir(dir, "redact-key"),
         "tls_ca_file" | "tls_crt_file" => in_dir(dir, "cert.pem"),
         name if FILES.contains(&name) => in_dir(dir, "key"),
         _ => value.to_owned(),
@@ -359,6 +374,7 @@ fn stanza_with(dir: &Path, product: &Product, opt: &Opt, value: &str) -> Stanza 
     let right = Stanza::right_for(product.name);
     let stanza = match opt.name {
         "api_key_file" => right.with("api_key", ""),
+        "redact_key_file" => right.with("redact", "subject"),
         "tls_crt_file" => right.with("tls_key_file", &in_dir(dir, "key")),
         "tls_key_file" => right.with("tls_crt_file", &in_dir(dir, "cert.pem")),
         "connector" => Stanza::right_for(&value.to_lowercase()),
@@ -395,7 +411,12 @@ fn describe(config: &Config) -> String {
             connector.interval,
             [connector.lookback, connector.overlap],
             connector.tenant_name,
-            connector.format,
+            (
+                connector.format,
+                connector.ecs_mapping,
+                &connector.redaction.what,
+                connector.redaction.key.as_ref().map(Secret::expose),
+            ),
             connector.rate_limit,
             connector.timeout,
             connector.tls,
@@ -472,9 +493,7 @@ fn every_word_that_is_called_legal_is() {
         assert!(stanza(product, opt, &word.to_uppercase()).is_ok(), "{name}: {word} in capitals");
         assert!(stanza(product, opt, &format!("{word}x")).is_err(), "{name}: {word}x");
     };
-    let choices =
-        ["connector", "emit", "format", "handover", "db.sync", "tls_verify", "tls_min_version"];
-    for name in choices {
+    for &name in CHOICES {
         let opt = find(name).unwrap();
         for product in users(opt) {
             opt.legal.split(", ").for_each(|word| is_choice(product, opt, word));
@@ -503,6 +522,7 @@ fn every_word_that_is_called_legal_is() {
         ("rate_limit", &["none", "None", "OFF", "1", "6000", "18/min", "18/Min"]),
         ("services", &["exchange, teams_chat", "Box"]),
         ("event_types", &["dlp,ransomware"]),
+        ("redact", &["subject", "Recipients, FILE_names,subject"]),
         ("expand", &["COMPUTERSTATUS, sap"]),
         ("application_id", &["x", "A-1"]),
         ("proxy", &["off", "Off", "http://p:1", "HTTPS://user:pass@p"]),

@@ -17,7 +17,7 @@ use in_trendmicro::commit::{Committer, Message, StreamState};
 use in_trendmicro::config::{Emit, Format};
 use in_trendmicro::connector::{self, Connector, Settings};
 use in_trendmicro::cursor::Lane;
-use in_trendmicro::envelope::Envelope;
+use in_trendmicro::envelope::{Envelope, Style};
 use in_trendmicro::error::{Error, ErrorKind, Result};
 use in_trendmicro::http::limiter::Priority;
 use in_trendmicro::http::{Request, Response};
@@ -411,7 +411,7 @@ impl Rig {
             shared: Arc::clone(shared),
             shape: stream.shape,
             generated: connector::product(self.vendor.product).unwrap().generated,
-            envelope: Envelope::new(Format::Raw, stream, "vendor", None, false),
+            envelope: Envelope::new(&Style::of(Format::Raw), stream, "vendor"),
             tag: None,
             logger: logger.child(&stream.name),
         });

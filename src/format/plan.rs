@@ -1,0 +1,231 @@
+//! A mapping table, compiled for the events of one stream.
+//!
+//! The vendor's fields become slots that a record's members are put into, the targets a tree that is
+//! written in order; what is the same in every event is encoded here and now.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::convert;
+use super::table::{Changes, Convert, Fill, Literal, Ours, Row, Texts};
+use crate::connector::Stream;
+use crate::msgpack;
+
+/// What is known of all events of a stream.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    /// Where they come from.
+    pub stream: &'a Stream,
+    /// The connector's name.
+    pub connector: &'a str,
+    /// `tenant_name`.
+    pub tenant_name: Option<&'a str>,
+    /// Whether each says what happened to its record.
+    pub has_change: bool,
+}
+
+/// A compiled table.
+pub struct Plan {
+    pub(super) fields: Keys,
+    pub(super) slots: usize,
+    pub(super) nodes: Vec<Node>,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a plan of {} fields", self.slots)
+    }
+}
+
+/// The keys of an object that a plan looks for.
+#[derive(Default)]
+pub(super) struct Keys {
+    /// By the length of the name, which tells most keys apart.
+    by_length: Vec<Vec<Key>>,
+}
+
+pub(super) struct Key {
+    name: &'static str,
+    /// Where its value is kept; a key that only leads to others has none.
+    pub(super) slot: Option<usize>,
+    pub(super) inner: Keys,
+}
+
+/// A part of what is written.
+pub(super) enum Node {
+    /// Members that are the same in every event.
+    Fixed { bytes: Vec<u8>, count: usize },
+    /// An object, or a list of one object, with its key.
+    Branch { key: Vec<u8>, is_list: bool, nodes: Vec<Node> },
+    /// A member.
+    Leaf { key: Vec<u8>, leaf: Leaf },
+    /// The members that found no home.
+    Rest,
+}
+
+pub(super) enum Leaf {
+    Ours(Ours),
+    ByChange(&'static Changes),
+    Time(usize),
+    From(Vec<usize>, &'static Convert),
+    Each(usize, Plan),
+    List(Vec<(usize, &'static Texts)>),
+    FirstList(Vec<(usize, &'static Texts)>),
+    Related(Vec<(usize, &'static Texts)>),
+}
+
+impl Plan {
+    /// Compiles the rows; targets with the same beginning come to lie in one object, in the order in
+    /// which they first appear.
+    #[must_use]
+    pub fn new(rows: impl IntoIterator<Item = &'static Row>, about: Option<About<'_>>) -> Self {
+        let mut plan = Self { fields: Keys::default(), slots: 0, nodes: Vec::new() };
+        for Row(target, fill) in rows {
+            let (path, name) = target.rsplit_once('.').unwrap_or(("", target));
+            let Some(node) = plan.node(name, fill, about) else { continue };
+            let path = path.split('.').filter(|key| !key.is_empty());
+            branch(&mut plan.nodes, path).push(node);
+        }
+        rest_comes_last(&mut plan.nodes);
+        plan
+    }
+
+    fn node(&mut self, name: &str, fill: &'static Fill, about: Option<About<'_>>) -> Option<Node> {
+        let mut key = Vec::new();
+        msgpack::string(&mut key, name);
+        let fixed = |value: &Literal| {
+            let mut bytes = key.clone();
+            convert::literal(value, &mut bytes).then_some(Node::Fixed { bytes, count: 1 })
+        };
+        let leaf = match fill {
+            Fill::Rest => return Some(Node::Rest),
+            Fill::Fixed(literal) => return fixed(literal),
+            Fill::ByChange(changes) if about.is_none_or(|about| !about.has_change) => {
+                return fixed(&changes.none);
+            }
+            Fill::Ours(ours) => match about.and_then(|about| constant(*ours, about)) {
+                Some(Some(text)) => {
+                    let mut bytes = key;
+                    msgpack::string(&mut bytes, &text);
+                    return Some(Node::Fixed { bytes, count: 1 });
+                }
+                Some(None) => return None,
+                None => Leaf::Ours(*ours),
+            },
+            Fill::ByChange(changes) => Leaf::ByChange(changes),
+            Fill::Time(path) => Leaf::Time(self.slot(path)),
+            Fill::From(paths, Convert::Each(rows)) => {
+                Leaf::Each(self.slot(paths.first()?), Self::new(*rows, None))
+            }
+            Fill::From(paths, convert) => {
+                Leaf::From(paths.iter().map(|path| self.slot(path)).collect(), convert)
+            }
+            Fill::List(texts) => Leaf::List(self.slots_of(texts)),
+            Fill::FirstList(texts) => Leaf::FirstList(self.slots_of(texts)),
+            Fill::Related(texts) => Leaf::Related(self.slots_of(texts)),
+        };
+        Some(Node::Leaf { key, leaf })
+    }
+
+    fn slots_of(&mut self, texts: &'static [Texts]) -> Vec<(usize, &'static Texts)> {
+        texts.iter().map(|texts| (self.slot(texts.0), texts)).collect()
+    }
+
+    /// Where the value at `path` is kept.
+    fn slot(&mut self, path: &'static str) -> usize {
+        let mut keys = &mut self.fields;
+        let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+        for name in parents.split('.').filter(|name| !name.is_empty()) {
+            keys = &mut keys.entry(name).inner;
+        }
+        let slots = &mut self.slots;
+        *keys.entry(last).slot.get_or_insert_with(|| {
+            *slots += 1;
+            *slots - 1
+        })
+    }
+}
+
+/// A text that all events of a stream share: `Some(None)` if it is not set, `None` if each event has
+/// its own.
+fn constant<'a>(ours: Ours, about: About<'a>) -> Option<Option<Cow<'a, str>>> {
+    let About { stream, connector, tenant_name, has_change } = about;
+    Some(match ours {
+        Ours::Tenant => tenant_name.map(Cow::from),
+        Ours::Connector => Some(connector.into()),
+        Ours::MsgClass => Some(stream.msg_class.as_str().into()),
+        Ours::Source => Some(stream.shape.source.into()),
+        Ours::Dataset => Some(format!("{}.{}", stream.shape.source, stream.content_type).into()),
+        Ours::Member(name) => {
+            let member = stream.members.iter().find(|(key, _)| *key == name);
+            member.map(|&(_, value)| value.into())
+        }
+        Ours::Change if !has_change => None,
+        _ => return None,
+    })
+}
+
+/// The nodes at the end of a path of branches, which are made if they are missing.
+fn branch<'a, 'p>(
+    nodes: &'a mut Vec<Node>,
+    mut path: impl Iterator<Item = &'p str>,
+) -> &'a mut Vec<Node> {
+    let Some(name) = path.next() else { return nodes };
+    let (name, is_list) = name.strip_suffix("[]").map_or((name, false), |name| (name, true));
+    let mut wanted = Vec::new();
+    msgpack::string(&mut wanted, name);
+    let is_it = |node: &Node| matches!(node, Node::Branch { key, .. } if *key == wanted);
+    let at = nodes.iter().position(is_it).unwrap_or_else(|| {
+        nodes.push(Node::Branch { key: wanted, is_list, nodes: Vec::new() });
+        nodes.len() - 1
+    });
+    match &mut nodes[at] {
+        Node::Branch { nodes, .. } => branch(nodes, path),
+        _ => unreachable!("a branch was found or made there"),
+    }
+}
+
+/// What is left is known when all else is written. Returns whether the rest is among the nodes.
+fn rest_comes_last(nodes: &mut [Node]) -> bool {
+    let holds_rest = |node: &mut Node| match node {
+        Node::Rest => true,
+        Node::Branch { nodes, .. } => rest_comes_last(nodes),
+        Node::Fixed { .. } | Node::Leaf { .. } => false,
+    };
+    let Some(at) = nodes.iter_mut().position(holds_rest) else { return false };
+    nodes[at..].rotate_left(1);
+    true
+}
+
+impl Node {
+    /// Whether it is the same in every event.
+    pub(super) fn is_fixed(&self) -> bool {
+        match self {
+            Self::Fixed { .. } => true,
+            Self::Branch { nodes, .. } => nodes.iter().all(Self::is_fixed),
+            Self::Leaf { .. } | Self::Rest => false,
+        }
+    }
+}
+
+impl Keys {
+    fn entry(&mut self, name: &'static str) -> &mut Key {
+        if self.by_length.len() <= name.len() {
+            self.by_length.resize_with(name.len() + 1, Vec::new);
+        }
+        let keys = &mut self.by_length[name.len()];
+        let at = keys.iter().position(|key| key.name == name).unwrap_or_else(|| {
+            keys.push(Key { name, slot: None, inner: Self::default() });
+            keys.len() - 1
+        });
+        &mut keys[at]
+    }
+
+    pub(super) fn find(&self, name: &[u8]) -> Option<&Key> {
+        self.by_length.get(name.len())?.iter().find(|key| key.name.as_bytes() == name)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_length.is_empty()
+    }
+}
