@@ -122,6 +122,9 @@ impl Hasher {
     }
 }
 
+/// Hashes messages of one number of blocks, lane by lane.
+type HashMany = fn(Platform, &[&[u8]], &mut [u8]);
+
 /// The chaining values of messages after their first blocks.
 fn hash_heads<'a>(
     platform: Platform,
@@ -129,7 +132,7 @@ fn hash_heads<'a>(
     messages: impl Iterator<Item = &'a [u8]>,
 ) -> [[u32; 8]; LANES] {
     /// By the number of blocks.
-    const HASHES: [fn(Platform, &[&[u8]], &mut [u8]); BLOCKS_MAX - 1] = [
+    const HASHES: [HashMany; BLOCKS_MAX - 1] = [
         hash_many::<64>,
         hash_many::<128>,
         hash_many::<192>,
