@@ -16,7 +16,7 @@ use crate::report::Check;
 use crate::stanza::Stanza;
 
 /// A host that does not answer within this is not reachable.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
 
@@ -42,7 +42,9 @@ pub fn check(config: &ConnectorConfig, stanza: Stanza<'_>) -> Vec<Check> {
         }
     };
     let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    checks.push(Check::ok("dns", format!("{host}{via}: {}", shown.join(", "))));
+    let is_address = shown.first() == Some(&host);
+    let what = if is_address { "an address".to_owned() } else { shown.join(", ") };
+    checks.push(Check::ok("dns", format!("{host}{via}: {what}")));
     let began = Instant::now();
     let stream = match connect(&addresses) {
         Ok(stream) => stream,
@@ -133,14 +135,21 @@ fn handshake(
     };
     let (advice, property) = tls_advice(&*error);
     let lines = stanza.lines(&config.name, property);
-    Check::failed("tls", format!("{host}: {error}")).advise(advice).at(lines)
+    let is_timeout = error.downcast_ref().is_some_and(is_timeout);
+    let what = if is_timeout { "timed out".to_owned() } else { error.to_string() };
+    Check::failed("tls", format!("{host}: {what}")).advise(advice).at(lines)
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// What to do about a handshake that failed, and the properties it is about.
 fn tls_advice(
     error: &(dyn std::error::Error + 'static),
 ) -> (&'static str, &'static [&'static str]) {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+    let io = error.downcast_ref::<std::io::Error>();
+    let inner = io.and_then(std::io::Error::get_ref);
     let tls = inner.and_then(|error| error.downcast_ref::<rustls::Error>());
     let address: &[&str] = &["base_url", "region"];
     match tls.or_else(|| error.downcast_ref()) {
@@ -172,6 +181,10 @@ fn tls_advice(
         Some(rustls::Error::InvalidMessage(_)) => {
             ("what answers there speaks no TLS: check the port", address)
         }
+        None if io.is_some_and(is_timeout) => (
+            "no answer to the handshake; perhaps what listens there speaks no TLS: check the port",
+            address,
+        ),
         _ => ("the connection broke during the handshake: check the address and the port", address),
     }
 }
