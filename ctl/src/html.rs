@@ -10,6 +10,8 @@ const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 120.0;
 /// Missing records that the page names per stream.
 const NAMED_MAX: usize = 200;
+/// Lists up to this are unfolded.
+const OPEN_MAX: u64 = 12;
 const TICKS: i32 = 6;
 
 const STYLE: &str = "
@@ -101,9 +103,16 @@ fn stream(out: &mut String, account: &Account, whole: (Time, Time)) {
     if account.missing == 0 {
         return;
     }
+    // A long list would push the next timeline out of sight.
+    let open = if account.missing <= OPEN_MAX { " open" } else { "" };
+    let shown = account.named.len().min(NAMED_MAX);
+    let first = match account.missing > shown as u64 {
+        true => format!(", the first {shown} of them"),
+        false => String::new(),
+    };
     let _ = writeln!(
         out,
-        "<details open><summary>{} missing records</summary><table><tbody>",
+        "<details{open}><summary>{} missing records{first}</summary><table><tbody>",
         account.missing
     );
     for named in account.named.iter().take(NAMED_MAX) {

@@ -65,6 +65,8 @@ pub struct Account {
     pub note: Option<String>,
     /// Whether the comparison failed.
     pub is_failed: bool,
+    /// Whether it failed because the vendor did.
+    is_unreached: bool,
     /// Records that the vendor has.
     pub vendor: u64,
     /// Of these, how many were not delivered.
@@ -99,6 +101,7 @@ impl Account {
             span: None,
             note: None,
             is_failed: false,
+            is_unreached: false,
             vendor: 0,
             missing: 0,
             named: Vec::new(),
@@ -291,7 +294,11 @@ fn of_connector(
         bar.set_message(format!("{}/{}", config.name, stream.name));
         bar.tick();
         let mut account = Account::new(format!("{}/{}", config.name, stream.name));
+        // A vendor that failed for one stream would be waited for again with each of the others.
         let compared = match delivered {
+            _ if accounts.iter().any(|account: &Account| account.is_unreached) => {
+                Err(Error::config("not asked, since the vendor failed before"))
+            }
             Some(delivered) => {
                 with_files(&mut account, &mut vendor, i, config, stream, span, delivered)
             }
@@ -301,6 +308,7 @@ fn of_connector(
             }
         };
         if let Err(error) = compared {
+            account.is_unreached = true;
             (account.note, account.is_failed) = (Some(error.to_string()), true);
         }
         accounts.push(account);

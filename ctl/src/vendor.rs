@@ -17,7 +17,7 @@ use crate::stanza::connect;
 use crate::time::{Time, delta, now};
 
 /// Attempts at one page before a person has to look.
-const ATTEMPTS_MAX: u32 = 6;
+const ATTEMPTS_MAX: u32 = 4;
 
 /// One connector's API.
 pub struct Vendor {
