@@ -195,20 +195,20 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
             Ok(EXIT_FINE)
         }
         Command::State { action: StateAction::Set { db, stream, to, yes } } => {
-            states::set(&db, &stream, to, &Consent { is_given: yes })?;
-            Ok(EXIT_FINE)
+            let changed = states::set(&db, &stream, to, &Consent { is_given: yes })?;
+            tell(&changed, is_json, &mut out)
         }
         Command::State { action: StateAction::Reset { db, stream, yes } } => {
-            states::reset(&db, &stream, &Consent { is_given: yes })?;
-            Ok(EXIT_FINE)
+            let changed = states::reset(&db, &stream, &Consent { is_given: yes })?;
+            tell(&changed, is_json, &mut out)
         }
         Command::Replay { span, print: true, .. } => {
             replay::print(&span, &mut out)?;
             Ok(EXIT_FINE)
         }
         Command::Replay { span, dry_run, yes, .. } => {
-            replay::rewind(&span, dry_run, &Consent { is_given: yes })?;
-            Ok(EXIT_FINE)
+            let changed = replay::rewind(&span, dry_run, &Consent { is_given: yes })?;
+            tell(&changed, is_json, &mut out)
         }
         Command::Reconcile { span, delivered, html } => {
             let source =
@@ -229,6 +229,14 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
             Ok(EXIT_FINE)
         }
     }
+}
+
+/// Tells a program which streams it was about; a person has been told beside the output.
+fn tell(streams: &[String], is_json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
+    if is_json {
+        writeln!(out, "{}", serde_json::json!({"streams": streams}))?;
+    }
+    Ok(EXIT_FINE)
 }
 
 fn found(is_wrong: bool) -> u8 {

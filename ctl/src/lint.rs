@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use in_trendmicro::config::options::{self, MISTAKEN, Scope};
+use in_trendmicro::config::options::{self, MISTAKEN};
 use in_trendmicro::config::{Config, ConnectorConfig};
 
 use crate::host::{Entry, HostConfig};
@@ -59,8 +59,8 @@ fn unknown(stanza: Stanza<'_>, entry: &Entry) -> Option<Check> {
         let detail = format!("{key}: neither Fluent Bit nor the plugin knows it; it has no effect");
         return Some(suggest(Check::warning(STAGE, detail), key, &names));
     };
-    let is_known = options::find(bare).is_some_and(|opt| opt.scope != Scope::Stanza);
-    if is_known || options::find(bare).is_some() {
+    // What belongs to the whole stanza the plugin refuses itself.
+    if options::find(bare).is_some() {
         return None;
     }
     let detail = format!("{key}: no property of a connector; it has no effect");

@@ -24,17 +24,18 @@ const EVENT_HEAD_BYTES: usize = 11;
 /// delivers it again.
 ///
 /// What lies behind the span is asked for again as well, since a cursor is one point; of that, what
-/// the ledger knows is not delivered again. Nothing is ever marked as delivered here.
+/// the ledger knows is not delivered again. Nothing is ever marked as delivered here. Returns the streams
+/// that are meant.
 ///
 /// # Errors
 /// When the state file is in use, or the person does not agree.
-pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<(), Failure> {
+pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<Vec<String>, Failure> {
     check_span(span)?;
     if within_horizon(span.since, span.until).is_none() {
         return Err(beyond(span));
     }
     let host = HostConfig::read(&span.config)?;
-    let mut count = 0;
+    let mut names = Vec::new();
     for stanza in host.inputs().map(Stanza) {
         let config = stanza.read()?;
         let Some(db) = &config.db else { continue };
@@ -49,11 +50,11 @@ pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<(), Failur
                 if let Some(cursor) = cursor.filter(|&cursor| is_meant && cursor > span.since) {
                     consent.say(&told(config, stream, span, cursor))?;
                     // A window's records are remembered under its end, which may lie behind the span.
+                    names.push(format!("{}/{}", config.name, stream.name));
                     plan.push((key, span.until + delta(config.product.span_max)));
                 }
             }
         }
-        count += plan.len();
         if !is_dry && !plan.is_empty() {
             consent.ask("deliver them again?")?;
             for (key, forget_until) in plan {
@@ -61,13 +62,16 @@ pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<(), Failur
             }
         }
     }
-    match (count, is_dry) {
-        (0, _) => Err(Failure::from(Error::config(
+    if names.is_empty() {
+        return Err(Failure::from(Error::config(
             "nothing to replay: no log stream that is meant was delivered beyond --since",
-        ))),
-        (_, true) => consent.say("nothing was changed (--dry-run)"),
-        (_, false) => consent.say("done; start Fluent Bit to have them delivered again"),
+        )));
     }
+    consent.say(match is_dry {
+        true => "nothing was changed (--dry-run)",
+        false => "done; start Fluent Bit to have them delivered again",
+    })?;
+    Ok(names)
 }
 
 fn told(config: &ConnectorConfig, stream: &Stream, span: &Span, cursor: Time) -> String {

@@ -125,7 +125,8 @@ impl<'a> Stanza<'a> {
         let is_secret = options::find(bare).is_none_or(|opt| opt.secret)
             || (entry.value.contains('@') && entry.value.contains("://"));
         // A variable's name is no secret, and it is what has to be found again.
-        let is_shown = !is_secret || entry.written.contains("${") || HOST_KEYS.contains(&key);
+        let is_variable = entry.written.starts_with("${") && entry.written.ends_with('}');
+        let is_shown = !is_secret || is_variable || HOST_KEYS.contains(&key);
         let value = if is_shown { entry.written.as_str() } else { "…" };
         Some(Line { at: entry.at.clone(), text: format!("{}: {value}", entry.key) })
     }

@@ -144,7 +144,7 @@ pub fn chosen(file: &StateFile, patterns: &[String]) -> Result<Vec<Saved>, Failu
     Ok(chosen)
 }
 
-/// Moves cursors.
+/// Moves cursors; returns the streams that were moved.
 ///
 /// # Errors
 /// When the time is in the future, when the person does not agree, or when the file is in use.
@@ -153,7 +153,7 @@ pub fn set(
     patterns: &[String],
     cursor: Time,
     consent: &Consent,
-) -> Result<(), Failure> {
+) -> Result<Vec<String>, Failure> {
     let now = now();
     if cursor > now {
         let text = format!(
@@ -172,7 +172,8 @@ pub fn set(
     for saved in &streams {
         file.set_cursor(&saved.key, cursor)?;
     }
-    consent.say(&format!("{} position(s) moved", streams.len()))
+    consent.say(&format!("{} position(s) moved", streams.len()))?;
+    Ok(streams.iter().map(short).collect())
 }
 
 /// What a move means.
@@ -201,11 +202,11 @@ fn moved(saved: &Saved, cursor: Time, now: Time) -> String {
     text
 }
 
-/// Forgets streams.
+/// Forgets streams; returns them.
 ///
 /// # Errors
 /// When the person does not agree, or when the file is in use.
-pub fn reset(path: &Path, patterns: &[String], consent: &Consent) -> Result<(), Failure> {
+pub fn reset(path: &Path, patterns: &[String], consent: &Consent) -> Result<Vec<String>, Failure> {
     let mut file = open(path)?;
     let streams = chosen(&file, patterns)?;
     for saved in &streams {
@@ -215,7 +216,8 @@ pub fn reset(path: &Path, patterns: &[String], consent: &Consent) -> Result<(), 
     }
     consent.ask("forget these streams?")?;
     streams.iter().try_for_each(|saved| file.reset(&saved.key))?;
-    consent.say(&format!("{} stream(s) forgotten", streams.len()))
+    consent.say(&format!("{} stream(s) forgotten", streams.len()))?;
+    Ok(streams.iter().map(short).collect())
 }
 
 /// Whether a change was agreed to: on the command line, or by the person at the terminal.

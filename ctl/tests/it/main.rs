@@ -5,4 +5,5 @@
 
 mod mistakes;
 mod positions;
+mod simulator;
 mod support;

@@ -169,8 +169,10 @@ fn a_replay_comes_again(run: &Run) {
     assert_eq!(printed.len(), 100);
     assert_eq!(printed[0]["msg_class"], "trendmicro_email_security_blocked_traffic");
     let before = run.cursor("blocked_traffic");
-    let (text, code) = said(&ctl(&[&["replay", "--dry-run"], &span[..]].concat()));
+    let dry = ctl(&[&["replay", "--dry-run", "--json"], &span[..]].concat());
+    let (text, code) = said(&dry);
     assert!(code == 0 && text.contains("is delivered again"), "{text}");
+    assert_eq!(json(&dry)["streams"], serde_json::json!(["mail/blocked_traffic"]));
     assert_eq!(run.cursor("blocked_traffic"), before, "a dry run changes nothing");
     let (text, code) = said(&ctl(&[&["replay", "--yes"], &span[..]].concat()));
     assert_eq!(code, 0, "{text}");
