@@ -165,12 +165,7 @@ fn run_example(
     say(&format!("{name}: {want} records came as they should"));
 }
 
-fn over_http(
-    name: &str,
-    output: &str,
-    read: fn(&receiver::Request) -> Option<(Vec<Event>, String)>,
-    check: fn(&Event) -> bool,
-) {
+fn over_http(name: &str, output: &str, read: receiver::Read, check: fn(&Event) -> bool) {
     let received = Received::default();
     let port = receiver::http(read, &received);
     run_example(name, output, port, &received, check);

@@ -20,7 +20,7 @@ pub struct Event {
 }
 
 /// A protocol: from a request to events and the answer's body; `None` refuses it.
-type Read = fn(&Request) -> Option<(Vec<Event>, String)>;
+pub type Read = fn(&Request) -> Option<(Vec<Event>, String)>;
 
 /// An HTTP request.
 pub struct Request {
