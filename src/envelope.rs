@@ -1,7 +1,7 @@
 //! From a record to an event: its time, and our metadata around the vendor's record.
 
 use crate::clock::Time;
-use crate::config::{EcsMapping, Format, Redaction};
+use crate::config::{ConnectorConfig, EcsMapping, Emit, Format, Redaction};
 use crate::connector::Stream;
 use crate::format::redact::Redactor;
 use crate::format::{self, About, Mapped};
@@ -36,6 +36,18 @@ impl Style {
             redaction: Redaction::default(),
             tenant_name: None,
             has_change: false,
+        }
+    }
+
+    /// What a connector is configured to write.
+    #[must_use]
+    pub fn of_connector(config: &ConnectorConfig) -> Self {
+        Self {
+            format: config.format,
+            ecs_mapping: config.ecs_mapping,
+            redaction: config.redaction.clone(),
+            tenant_name: config.tenant_name.clone(),
+            has_change: config.emit == Emit::Changes,
         }
     }
 }

@@ -7,7 +7,7 @@
 pub mod auth;
 pub mod limiter;
 pub mod retry;
-mod tls;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -24,6 +24,7 @@ use crate::poller::Surroundings;
 use crate::queue::Queue;
 
 use start::Start;
+pub use start::{connect, credential_digest, state_key};
 
 /// What one callback hands over: the host copies it and counts its records on our time.
 const TICK_BYTES_MAX: usize = 8_000_000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::checkpoint::Store;
 use crate::clock::monotonic;
 use crate::commit::StreamState;
-use crate::config::{ConnectorConfig, Emit};
+use crate::config::ConnectorConfig;
 use crate::connector::{Connector, Settings, Stream};
 use crate::envelope::{Envelope, Style};
 use crate::error::Result;
@@ -45,7 +45,7 @@ impl Start {
         logger: &Logger,
         streams: &mut Vec<(String, Arc<StreamState>)>,
     ) -> Result<Self> {
-        let connector = (config.product.connect)(&settings(&config));
+        let connector = connect(&config);
         let policy = Policy {
             lookback: config.lookback,
             overlap: config.overlap,
@@ -71,13 +71,7 @@ impl Start {
             },
             rate_limit: config.rate_limit,
             generated: config.product.generated,
-            style: Style {
-                format: config.format,
-                ecs_mapping: config.ecs_mapping,
-                redaction: config.redaction,
-                tenant_name: config.tenant_name,
-                has_change: config.emit == Emit::Changes,
-            },
+            style: Style::of_connector(&config),
             name: config.name,
             connector,
             client,
@@ -119,8 +113,10 @@ impl Start {
     }
 }
 
-fn settings(config: &ConnectorConfig) -> Settings {
-    Settings {
+/// The connector of a configuration.
+#[must_use]
+pub fn connect(config: &ConnectorConfig) -> Arc<dyn Connector> {
+    (config.product.connect)(&Settings {
         base_path: config.base_url.path().to_owned(),
         authority: config.base_url.authority().to_owned(),
         username: config.username.clone(),
@@ -129,11 +125,12 @@ fn settings(config: &ConnectorConfig) -> Settings {
         services: config.services.clone(),
         event_types: config.event_types.clone(),
         expand: config.expand.clone(),
-    }
+    })
 }
 
 /// The key under which a stream is saved: another account or host is another stream.
-fn state_key(config: &ConnectorConfig, stream: &Stream) -> String {
+#[must_use]
+pub fn state_key(config: &ConnectorConfig, stream: &Stream) -> String {
     let ConnectorConfig { name, product, base_url, username, application_id, .. } = config;
     let (authority, account) = (base_url.authority(), format!("{username}{application_id}"));
     format!("{name}/{}/{authority}/{account}/{}", product.name, stream.name)
@@ -144,7 +141,10 @@ fn tag(format: &str, connector: &str, stream: &Stream) -> Arc<str> {
 }
 
 /// Names a credential without holding it.
-fn credential_digest(config: &ConnectorConfig) -> Result<[u8; 32]> {
+///
+/// # Errors
+/// When the key cannot be read.
+pub fn credential_digest(config: &ConnectorConfig) -> Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     for part in [config.base_url.authority(), &config.username, config.api_key.get()?.expose()] {
         hasher.update(&(part.len() as u64).to_le_bytes());

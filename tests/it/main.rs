@@ -12,6 +12,7 @@ mod formats;
 mod header;
 mod host_traps;
 mod http;
+mod outputs;
 mod poller;
 mod products;
 mod rig;

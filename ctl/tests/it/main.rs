@@ -1,0 +1,9 @@
+//! The program from outside: its own binary against the simulator and the real plugin.
+
+// A test that cannot go on fails where it stands.
+#![allow(clippy::unwrap_used)]
+
+mod mistakes;
+mod positions;
+mod simulator;
+mod support;
