@@ -24,9 +24,9 @@ pub enum Priority {
     Backfill,
 }
 
-/// The budget's pure core.
+/// The budget's pure core: times are given to it.
 #[derive(Default)]
-struct Budget {
+pub struct Budget {
     limit: Option<u32>,
     sent: VecDeque<Instant>,
     live_waiting: usize,
@@ -34,6 +34,41 @@ struct Budget {
 }
 
 impl Budget {
+    /// A budget of so many requests a minute; none means that everything is allowed.
+    #[must_use]
+    pub fn new(limit: Option<u32>) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Takes one request from the budget, or says how long to wait before asking again.
+    ///
+    /// `is_waiting` is the asker's own mark, false at first: whoever is live and waits goes first.
+    pub fn ask(
+        &mut self,
+        priority: Priority,
+        is_waiting: &mut bool,
+        now: Instant,
+    ) -> Option<Duration> {
+        let wait = self.take(priority, now);
+        match (priority == Priority::Live && wait.is_some(), *is_waiting) {
+            (true, false) => self.live_waiting += 1,
+            (false, true) => self.live_waiting -= 1,
+            _ => return wait,
+        }
+        *is_waiting = !*is_waiting;
+        wait
+    }
+
+    /// Somebody who asked no longer wants to.
+    pub fn leave(&mut self, is_waiting: bool) {
+        self.live_waiting -= usize::from(is_waiting);
+    }
+
+    /// Nobody is granted anything before `until`.
+    pub fn hold(&mut self, until: Instant) {
+        self.held_until = self.held_until.max(Some(until));
+    }
+
     /// Takes one request from the budget, or says how long to wait before asking again.
     fn take(&mut self, priority: Priority, now: Instant) -> Option<Duration> {
         if let Some(held) = self.held_until.filter(|&until| until > now) {
@@ -84,24 +119,12 @@ impl Limiter {
     /// `Stopped` when `stop` was raised first.
     pub fn acquire(&self, priority: Priority, stop: &Stop) -> Result<Duration> {
         let started = monotonic();
-        let is_live = priority == Priority::Live;
         let mut is_waiting = false;
         loop {
-            let wait = {
-                let mut budget = lock(&self.budget);
-                let wait = budget.take(priority, monotonic());
-                let waits = wait.is_some();
-                if is_live && waits != is_waiting {
-                    is_waiting = waits;
-                    if waits { budget.live_waiting += 1 } else { budget.live_waiting -= 1 }
-                }
-                wait
-            };
+            let wait = lock(&self.budget).ask(priority, &mut is_waiting, monotonic());
             let Some(wait) = wait else { return Ok(started.elapsed()) };
             if stop.wait(wait) {
-                if is_waiting {
-                    lock(&self.budget).live_waiting -= 1;
-                }
+                lock(&self.budget).leave(is_waiting);
                 return Err(Error::stopped());
             }
         }
@@ -109,9 +132,7 @@ impl Limiter {
 
     /// The vendor asked everybody with this credential to wait.
     pub fn hold(&self, wait: Duration) {
-        let until = monotonic() + wait;
-        let mut budget = lock(&self.budget);
-        budget.held_until = budget.held_until.max(Some(until));
+        lock(&self.budget).hold(monotonic() + wait);
     }
 }
 
