@@ -16,3 +16,4 @@ mod products;
 mod rig;
 mod support;
 mod tidy;
+mod torture;
