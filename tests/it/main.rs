@@ -14,6 +14,7 @@ mod http;
 mod poller;
 mod products;
 mod rig;
+mod simulation;
 mod support;
 mod tidy;
 mod torture;
