@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::checkpoint::{Change, Saved, Store};
-use crate::clock::{Stop, Time, lock};
+use crate::clock::{Stop, Time, delta, lock};
 use crate::config::Emit;
 use crate::connector::Mode;
 use crate::cursor::{Lane, Progress, WindowId};
@@ -76,6 +76,13 @@ impl Position {
         for pass in self.passes.iter_mut().filter(|pass| pass.cursor().is_none()) {
             pass.skip_to(start);
         }
+    }
+
+    /// The vendor's clock shows that a cursor lies in its future, where ours has put the beginning of
+    /// a stream: it begins by the vendor's clock instead.
+    pub fn retreat(&mut self, vendor_now: Time, lookback: Duration) {
+        let lanes = std::iter::once(&mut self.progress).chain(&mut self.passes);
+        lanes.for_each(|lane| lane.retreat(vendor_now, vendor_now - delta(lookback)));
     }
 
     /// `fetched = delivered + duplicate + pending`; anything else means that records went astray.
@@ -153,7 +160,7 @@ impl StreamState {
         let mut position = self.position();
         for batch in unseen {
             position.ledger.withdraw(&batch.ids);
-            position.lane(lane).withdrawn(batch.window);
+            position.lane(lane).settled(batch.window);
             position.counts.fetched -= batch.records() as u64;
             if let Some(inventory) = &mut position.inventory {
                 inventory.withdraw(&batch.ids);
@@ -192,7 +199,7 @@ impl StreamState {
                 entities.extend(inventory.deliver(&batch.ids));
             }
             position.ledger.deliver(&batch.ids, batch.span.end);
-            position.lane(batch.window.lane()).committed(batch.window);
+            position.lane(batch.window.lane()).settled(batch.window);
             position.counts.delivered += batch.records() as u64;
             // Batches from before and after a split name the same window with another span.
             let (span, ids) = delivered.entry(batch.window).or_insert((batch.span, Vec::new()));

@@ -47,7 +47,6 @@ pub struct Progress {
     cursor: Option<Time>,
     /// The cursor that [`Progress::advance`] has told last.
     told: Option<Time>,
-    origin: Option<Time>,
     open: VecDeque<Open>,
     next_id: u64,
 }
@@ -84,16 +83,24 @@ impl Progress {
         self.open.is_empty()
     }
 
-    /// Where the stream begins; only the first call counts. With the first commit this becomes the
-    /// cursor, so that a crash in the first window does not move the beginning.
+    /// Where the stream begins; only the first call counts. This is the cursor from then on, so that
+    /// however long the first window takes, and whatever becomes of it, the beginning does not move.
     pub fn anchor(&mut self, start: Time) {
-        self.origin.get_or_insert(start);
+        self.cursor.get_or_insert(start);
     }
 
     /// Moves the cursor to `at`, unless it is further already: what lies before needs no reading, or
     /// cannot be read any more.
     pub fn skip_to(&mut self, at: Time) {
         self.cursor = self.cursor.max(Some(at));
+    }
+
+    /// A cursor beyond `limit` goes back to `start`, and what is open moves it nowhere.
+    pub fn retreat(&mut self, limit: Time, start: Time) {
+        if self.cursor > Some(limit) {
+            self.cursor = Some(start);
+            self.open.iter_mut().for_each(|window| window.end = Time::MIN_UTC);
+        }
     }
 
     /// Opens the window that ends at `end`, after those already open.
@@ -145,14 +152,8 @@ impl Progress {
         }
     }
 
-    /// A batch of a window is delivered.
-    pub fn committed(&mut self, id: WindowId) {
-        self.cursor = self.cursor.or(self.origin);
-        self.withdrawn(id);
-    }
-
-    /// A batch of a window was given up before anybody saw it.
-    pub fn withdrawn(&mut self, id: WindowId) {
+    /// A batch of a window is delivered, or was given up before anybody saw it.
+    pub fn settled(&mut self, id: WindowId) {
         if let Some(window) = self.find(id) {
             window.batches = window.batches.saturating_sub(1);
         }
@@ -212,11 +213,11 @@ mod tests {
         progress.offered(one);
         progress.offered(two);
         progress.read(two);
-        progress.committed(two);
+        progress.settled(two);
         assert_eq!(progress.advance(), None, "the window before is not done");
         progress.read(one);
         assert_eq!(progress.advance(), None, "its batch is not committed");
-        progress.committed(one);
+        progress.settled(one);
         assert_eq!(progress.advance(), Some(at(20)));
         assert_eq!(progress.advance(), None);
     }
@@ -233,7 +234,7 @@ mod tests {
         }
         assert_eq!(progress.advance(), None);
         assert_eq!(progress.frontier(), Some(at(20)));
-        progress.committed(one);
+        progress.settled(one);
         assert_eq!(progress.advance(), Some(at(20)));
     }
 
@@ -251,22 +252,20 @@ mod tests {
         let again = progress.open(at(30));
         progress.read(again);
         assert_eq!(progress.advance(), None, "a batch of the third is still on its way");
-        progress.committed(three);
+        progress.settled(three);
         assert_eq!(progress.advance(), Some(at(30)));
     }
 
     #[test]
-    fn the_first_commit_fixes_the_beginning() {
+    fn the_beginning_does_not_move() {
         let mut progress = Progress::new(None);
         progress.anchor(at(5));
         progress.anchor(at(9));
+        assert_eq!(progress.frontier(), Some(at(5)), "whatever becomes of the first window");
         let one = progress.open(at(10));
         progress.offered(one);
-        assert_eq!(progress.advance(), None);
-        progress.committed(one);
-        assert_eq!(progress.advance(), Some(at(5)));
-        progress.read(one);
-        assert_eq!(progress.advance(), Some(at(10)));
+        progress.abandon();
+        assert_eq!((progress.frontier(), progress.advance()), (Some(at(5)), Some(at(5))));
     }
 
     #[test]
@@ -297,7 +296,7 @@ mod tests {
                     }
                     (1, Some(window)) => { progress.read(window.0); window.2 = true; }
                     (2, Some(window)) if !window.2 => { progress.offered(window.0); window.3 += 1; }
-                    (3, Some(window)) if window.3 > 0 => { progress.committed(window.0); window.3 -= 1; }
+                    (3, Some(window)) if window.3 > 0 => { progress.settled(window.0); window.3 -= 1; }
                     (4, Some(window)) if !window.2 && window.1 % 10 == 0 => {
                         let (id, full) = (window.0, window.1);
                         window.1 = full - 5;

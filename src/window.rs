@@ -50,6 +50,8 @@ impl Window {
 /// What a round asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// Where the round starts.
+    pub start: Time,
     /// The windows, oldest first, each at most as long as the policy says.
     pub windows: Vec<Window>,
     /// What the vendor no longer has although it was never read.
@@ -83,7 +85,7 @@ impl Policy {
         let lost = cursor
             .filter(|&cursor| cursor < oldest)
             .map(|cursor| Window { start: cursor, end: oldest });
-        Plan { windows: cut(start, end, self.span_max), lost }
+        Plan { start, windows: cut(start, end, self.span_max), lost }
     }
 
     /// How old a span is when the verification pass of that number reads it again; `None` if there is

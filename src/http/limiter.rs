@@ -29,9 +29,9 @@ pub enum Priority {
     Verification,
 }
 
-/// The budget's pure core.
+/// The budget's pure core: times are given to it.
 #[derive(Default)]
-struct Budget {
+pub struct Budget {
     limit: Option<u32>,
     sent: VecDeque<Instant>,
     /// How many wait of each urgency, the most urgent first.
@@ -40,8 +40,42 @@ struct Budget {
 }
 
 impl Budget {
+    /// A budget of so many requests a minute; none means that everything is allowed.
+    #[must_use]
+    pub fn new(limit: Option<u32>) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
     /// Takes one request from the budget, or says how long to wait before asking again.
-    fn take(&mut self, priority: Priority, now: Instant) -> Option<Duration> {
+    ///
+    /// `is_waiting` is the asker's own mark, false at first: whoever is more urgent and waits goes first.
+    pub fn ask(
+        &mut self,
+        priority: Priority,
+        is_waiting: &mut bool,
+        now: Instant,
+    ) -> Option<Duration> {
+        let wait = self.take(priority, now);
+        if wait.is_some() != *is_waiting {
+            self.leave(priority, *is_waiting);
+            *is_waiting = !*is_waiting;
+            self.waiting[priority as usize] += usize::from(*is_waiting);
+        }
+        wait
+    }
+
+    /// Somebody who asked no longer wants to.
+    pub fn leave(&mut self, priority: Priority, is_waiting: bool) {
+        self.waiting[priority as usize] -= usize::from(is_waiting);
+    }
+
+    /// Nobody is granted anything before `until`.
+    pub fn hold(&mut self, until: Instant) {
+        self.held_until = self.held_until.max(Some(until));
+    }
+
+    /// The same, for somebody who does not stand in line.
+    pub fn take(&mut self, priority: Priority, now: Instant) -> Option<Duration> {
         if let Some(held) = self.held_until.filter(|&until| until > now) {
             return Some(held - now);
         }
@@ -99,22 +133,10 @@ impl Limiter {
         let started = monotonic();
         let mut is_waiting = false;
         loop {
-            let wait = {
-                let mut budget = lock(&self.budget);
-                let wait = budget.take(priority, monotonic());
-                let waits = wait.is_some();
-                if waits != is_waiting {
-                    is_waiting = waits;
-                    let waiting = &mut budget.waiting[priority as usize];
-                    if waits { *waiting += 1 } else { *waiting -= 1 }
-                }
-                wait
-            };
+            let wait = lock(&self.budget).ask(priority, &mut is_waiting, monotonic());
             let Some(wait) = wait else { return Ok(started.elapsed()) };
             if stop.wait(wait) {
-                if is_waiting {
-                    lock(&self.budget).waiting[priority as usize] -= 1;
-                }
+                lock(&self.budget).leave(priority, is_waiting);
                 return Err(Error::stopped());
             }
         }
@@ -122,9 +144,7 @@ impl Limiter {
 
     /// The vendor asked everybody with this credential to wait.
     pub fn hold(&self, wait: Duration) {
-        let until = monotonic() + wait;
-        let mut budget = lock(&self.budget);
-        budget.held_until = budget.held_until.max(Some(until));
+        lock(&self.budget).hold(monotonic() + wait);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything here except [`Instance::start`] runs inside the host's callbacks, so nothing waits:
 //! not for the network, not for the disk, and for locks only as long as memory is touched.
 
+mod parts;
 mod start;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use crate::log::{Line, Log, Logger};
 use crate::poller::Surroundings;
 use crate::queue::Queue;
 
+pub use parts::Parts;
 use start::Start;
 pub use start::{connect, credential_digest, state_key};
 
@@ -44,6 +46,11 @@ pub trait Host {
 
     /// Whether the host has paused this input; it may do so from inside `append`.
     fn is_paused(&self) -> bool;
+
+    /// The time by which it is judged; a model has its own.
+    fn now(&self) -> Instant {
+        monotonic()
+    }
 }
 
 /// What the host is able to do.
@@ -113,22 +120,17 @@ impl Instance {
             stop: stop.clone(),
             logger: logger.clone(),
         };
-        let mut instance = Self {
+        let mut instance = Self::new(Parts {
             log,
             logger,
             queue,
-            handover: Handover::new(rule),
+            rule,
             is_append,
             keeps_at_stop: abilities.keeps_at_stop,
-            is_paused: false,
-            is_refused: false,
-            again: VecDeque::new(),
-            committer: Some(sender.clone()),
+            committer: sender.clone(),
             stop,
-            pollers: Vec::new(),
-            committer_thread: None,
             streams,
-        };
+        });
         let thread = spawn("tm-commit", move || committer.run(&receiver))?;
         instance.committer_thread = Some(thread);
         for start in starts {
@@ -197,7 +199,7 @@ impl Instance {
         // A pause may be the beginning of a stop.
         let is_doubtful = self.is_paused && !self.keeps_at_stop;
         let seen = if is_doubtful { None } else { host.counters() };
-        match self.handover.judge(seen, self.is_paused, monotonic()) {
+        match self.handover.judge(seen, self.is_paused, host.now()) {
             Verdict::Idle | Verdict::Waiting => {}
             Verdict::Confirmed(batches) => {
                 if let Some(committer) = &self.committer {
@@ -230,7 +232,7 @@ impl Instance {
         }
         // A look at the counters from before this tick's confirmation is still true.
         let before = seen.or_else(|| host.counters());
-        let now = monotonic();
+        let now = host.now();
         if !self.is_append {
             let buffer = batches.iter().flat_map(|batch| &batch.bytes).copied().collect();
             self.handover.handed(batches, before, now);

@@ -13,8 +13,6 @@ use crate::window::{SETTLE, Window};
 
 /// How often a sweep that is due looks whether the last one is delivered.
 const SETTLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A `Date` that is further off than this says nothing about the vendor's clock.
-const SKEW_CREDIBLE: Duration = Duration::from_secs(24 * 3600);
 /// A pass that is behind rests this long between windows, so that it stays in the background.
 const PASS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -44,9 +42,7 @@ impl Task {
                 lost.start, lost.end
             ));
         }
-        if let Some(first) = plan.windows.first() {
-            position.anchor(first.start);
-        }
+        position.anchor(plan.start);
         let open = |window: Window| (position.progress.open(window.end), window);
         self.windows = plan.windows.into_iter().map(open).collect();
     }
@@ -123,32 +119,32 @@ impl Task {
     /// A window was read to its end.
     ///
     /// If the vendor's clock is behind ours, the round's last windows end in its future, where
-    /// nothing was yet to be seen: the cursor may go only as far as that clock was at the start.
+    /// nothing was yet to be seen: the cursor may go only as far as that clock was at the start. By
+    /// however much the clocks differ: one that never moves repeats records, one that is ahead skips
+    /// them.
     pub(super) fn finish_window(&mut self, place: &Place) {
         self.restarts.reset();
         self.has_read = true;
         let mut position = self.parts.shared.position();
         let is_log = self.parts.shared.mode() == Mode::Log;
-        let vendor_now = self.round_vendor_now.filter(|&date| {
-            let is_credible = (date - place.window.end).abs() < delta(SKEW_CREDIBLE);
-            is_log && is_credible && date < place.window.end
-        });
-        let progress = position.lane(self.lane);
-        if let Some(vendor_now) = vendor_now {
-            progress.shorten(place.id, vendor_now - delta(SETTLE));
+        let vendor_now = self.round_vendor_now.map(|date| date - delta(SETTLE));
+        if let Some(vendor_now) = vendor_now.filter(|&now| is_log && now < place.window.end) {
+            position.lane(self.lane).shorten(place.id, vendor_now);
+            position.retreat(vendor_now, self.parts.shared.policy().lookback);
         }
-        progress.read(place.id);
+        position.lane(self.lane).read(place.id);
         self.spare_passes(&mut position, place);
     }
 
     /// A window that was old already when it was read need not be read by the passes that only wait
-    /// for that age.
+    /// for that age. One that has records on their way cannot be moved past them.
     fn spare_passes(&self, position: &mut Position, place: &Place) {
         let policy = self.parts.shared.policy();
         for (number, pass) in position.passes.iter_mut().enumerate() {
             let is_old = |age| place.window.end <= place.begun - delta(age);
             let is_next = pass.cursor() >= Some(place.window.start);
-            if policy.pass_age(number).is_some_and(is_old) && is_next {
+            let is_idle = pass.is_settled();
+            if is_idle && is_next && policy.pass_age(number).is_some_and(is_old) {
                 pass.skip_to(place.window.end);
             }
         }

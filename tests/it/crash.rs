@@ -1,16 +1,13 @@
 //! Ends that nobody chose the moment of: what was not confirmed is fetched again, nothing else is.
 
-use std::collections::HashSet;
 use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
-use serde_json::Value;
 use trendmicro_sim::{EmailConfig, Fault, FaultKind, Sim, When};
 
 use crate::support::{
-    Books, Config, Form, Host, Place, config, email, simulate, wait, wait_delivered,
+    Books, Config, Form, Host, Place, Watch, config, email, simulate, wait, wait_delivered,
 };
 
 const KILLS: u32 = 50;
@@ -18,6 +15,8 @@ const TERMS: u32 = 10;
 const SEED: u64 = 0x7472_656e_646d_6963;
 /// The smallest queue, so that the bound on what can be unconfirmed is tight.
 const QUEUE_BYTES: usize = 1_000_000;
+/// What the embedded host has taken.
+const JOURNAL: &str = "storage/trendmicro.0.journal";
 /// No event of the simulator is smaller.
 const EVENT_BYTES_MIN: usize = 400;
 
@@ -43,65 +42,9 @@ fn durable(sim: &Sim, place: &Place) -> Config {
         .with(&[("storage.type", "filesystem"), ("queue_limit", "1M")])
 }
 
-/// What the host's journal and the plugin's state file say after each kill.
-#[derive(Default)]
-struct Watch {
-    /// Bytes of the journal that were looked at.
-    seen_bytes: usize,
-    /// Ids that reached the journal.
-    arrived: HashSet<String>,
-    /// Ids that the state file has held.
-    committed: HashSet<String>,
-    /// Copies of what was in the journal already.
-    duplicates: usize,
-    duplicates_most: usize,
-}
-
-impl Watch {
-    /// Looks at one run: what it handed over again must not have been committed before it began.
-    fn look(&mut self, place: &Place) {
-        let journal = fs::read(place.path("storage/trendmicro.0.journal")).unwrap_or_default();
-        // A line that a kill has cut is dropped by the next run.
-        let end = journal.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let mut of_run = HashSet::new();
-        let mut duplicates = 0;
-        for line in journal[self.seen_bytes..end].split(|byte| *byte == b'\n') {
-            if line.is_empty() {
-                continue;
-            }
-            let row: Value = serde_json::from_slice(line).expect("a whole line of the journal");
-            let id = row["record"]["event_id"].as_str().expect("an event id").to_owned();
-            assert!(of_run.insert(id.clone()), "{id} was handed over twice in one run");
-            assert!(!self.committed.contains(&id), "{id} was committed and came again");
-            duplicates += usize::from(!self.arrived.insert(id));
-        }
-        self.seen_bytes = end;
-        self.duplicates += duplicates;
-        self.duplicates_most = self.duplicates_most.max(duplicates);
-        assert!(duplicates <= QUEUE_BYTES / EVENT_BYTES_MIN, "{duplicates} came again at once");
-        self.committed.extend(committed_ids(place));
-        let ahead = self.committed.difference(&self.arrived).next();
-        assert_eq!(ahead, None, "committed before the host had it");
-    }
-}
-
-/// The ids in the plugin's ledger.
-fn committed_ids(place: &Place) -> Vec<String> {
-    let open =
-        Connection::open_with_flags(place.path("state.db"), OpenFlags::SQLITE_OPEN_READ_WRITE);
-    let Ok(connection) = open else { return Vec::new() };
-    let Ok(mut statement) = connection.prepare("SELECT ids FROM in_trendmicro_ledger") else {
-        return Vec::new();
-    };
-    let blobs = statement.query_map([], |row| row.get(0)).expect("the ledger is readable");
-    let blobs: Vec<Vec<u8>> = blobs.map(|blob| blob.expect("a row of ids")).collect();
-    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect();
-    blobs.iter().flat_map(|blob| blob.chunks_exact(16)).map(hex).collect()
-}
-
 /// Waits, from a start on, for a moment that nobody can foresee but the seed.
 fn wait_random(host: &Host, place: &Place, random: &mut fastrand::Rng) {
-    let journal = place.path("storage/trendmicro.0.journal");
+    let journal = place.path(JOURNAL);
     let length = || fs::metadata(&journal).map_or(0, |metadata| metadata.len());
     let before = length();
     // Half of the moments count from the start, half from the first records of the run.
@@ -117,7 +60,7 @@ fn kill_9_at_any_moment_loses_nothing() {
     let (place, sim) = busy();
     let config = durable(&sim, &place);
     let mut random = fastrand::Rng::with_seed(SEED);
-    let mut watch = Watch::default();
+    let mut watch = Watch::new(place.path(JOURNAL), place.path("state.db"));
     for kill in 0..KILLS {
         let host = Host::start(&place, &config, &[]);
         if kill == 0 {
@@ -127,14 +70,16 @@ fn kill_9_at_any_moment_loses_nothing() {
         }
         wait_random(&host, &place, &mut random);
         host.kill();
-        watch.look(&place);
+        watch.look();
     }
     sim.faults().clear();
     sim.stop_live();
     let host = Host::start(&place, &config, &[]);
     wait_delivered(&host, &sim, &place.out());
     host.stop();
-    watch.look(&place);
+    watch.look();
+    let bound = QUEUE_BYTES / EVENT_BYTES_MIN;
+    assert!(watch.duplicates_most <= bound, "{} came again at once", watch.duplicates_most);
     let books = Books::of(&sim, &place.out(), Form::Envelope);
     books.assert_complete("after kill -9");
     assert_eq!(books.duplicates.len(), watch.duplicates, "{}", books.describe());

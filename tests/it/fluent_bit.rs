@@ -3,21 +3,18 @@
 //! Its clock ticks once a second, so these tests take minutes. `IN_TRENDMICRO_SO` names another build
 //! of the plugin than the one beside the tests.
 
-use std::fs::{self, OpenOptions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use trendmicro_sim::{EmailConfig, Sim};
 
 use crate::support::{
-    Books, Config, Form, Host, Place, assert_asked_since, config, email, fluent_bit, input,
-    send_signal, simulate, wait, wait_delivered, wait_delivered_long,
+    Books, Config, Form, Host, Place, Receiver, assert_asked_since, config, email, fluent_bit,
+    input, send_signal, simulate, wait, wait_delivered, wait_delivered_long,
 };
 
 const MINUTES: Duration = Duration::from_secs(240);
@@ -256,55 +253,6 @@ fn ten_reloads_and_a_broken_one_lose_and_double_nothing() {
     assert_after_stops(&books(&sim, &place.out()), version, "eleven reloads");
 }
 
-/// An HTTP receiver that refuses everything until it is opened, and then writes what it takes.
-struct Receiver {
-    port: u16,
-    is_open: Arc<AtomicBool>,
-}
-
-impl Receiver {
-    /// Bodies of JSON lines for `/0` and `/1` go to the first and the second directory.
-    fn start(outs: [PathBuf; 2]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        let is_open = Arc::new(AtomicBool::new(false));
-        let open = Arc::clone(&is_open);
-        // It serves until the test process ends.
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let _ = receive(stream, open.load(Ordering::SeqCst), &outs);
-            }
-        });
-        Self { port, is_open }
-    }
-}
-
-fn receive(stream: TcpStream, is_open: bool, outs: &[PathBuf; 2]) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let (mut request, mut length) = (String::new(), 0);
-    reader.read_line(&mut request)?;
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header)?;
-        let Some((name, value)) = header.trim().split_once(':') else { break };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().unwrap_or(0);
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    if is_open {
-        let out = &outs[usize::from(request.contains(" /1 "))];
-        let mut file = OpenOptions::new().create(true).append(true).open(out.join("http"))?;
-        for line in String::from_utf8_lossy(&body).lines().filter(|line| !line.is_empty()) {
-            file.write_all(format!("http: [0, {line}]\n").as_bytes())?;
-        }
-    }
-    let status = if is_open { "200 OK" } else { "500 No" };
-    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    (&stream).write_all(answer.as_bytes())
-}
-
 #[test]
 fn two_stanzas_survive_a_receiver_that_refuses() {
     let Some(version) = version() else { return };
@@ -315,7 +263,7 @@ fn two_stanzas_survive_a_receiver_that_refuses() {
     let outs = [place.path("out-0"), place.path("out-1")];
     let mut config =
         real_config(&sims[0], &place).service("scheduler.base", "1").service("scheduler.cap", "2");
-    let receiver = Receiver::start(outs.clone());
+    let receiver = Receiver::start(outs.to_vec());
     let output = config.outputs.remove(0).without("path").set("name", "http");
     config.inputs.clear();
     for (i, sim) in sims.iter().enumerate() {
@@ -324,7 +272,7 @@ fn two_stanzas_survive_a_receiver_that_refuses() {
         let stanza = input(sim, &place).set("tag", &tag).set("db", &state);
         config.inputs.push(stanza.set("mem_buf_limit", "1M"));
         let output = output.clone().set("match", &tag).set("uri", &format!("/{i}"));
-        let output = output.set("host", "127.0.0.1").set("port", &receiver.port.to_string());
+        let output = output.set("host", "127.0.0.1").set("port", &receiver.port().to_string());
         let output = output.set("format", "json_lines").set("retry_limit", "no_limits");
         config.outputs.push(output);
     }
@@ -333,7 +281,7 @@ fn two_stanzas_survive_a_receiver_that_refuses() {
     wait("both stanzas to be paused", || host.log_tail(), is_paused);
     // Long enough for a plugin that does not heed the pause to hand over more.
     sleep(Duration::from_secs(5));
-    receiver.is_open.store(true, Ordering::SeqCst);
+    receiver.open(true);
     sims.iter().for_each(Sim::stop_live);
     for (sim, out) in sims.iter().zip(&outs) {
         wait_delivered_long(&host, sim, out, MINUTES);

@@ -25,6 +25,7 @@ use in_trendmicro::log::{Level, Log, Logger};
 use in_trendmicro::poller::{Now, Poller, Rhythm, Step, TaskParts};
 use in_trendmicro::queue::Queue;
 use in_trendmicro::record::{Id, Shape};
+use in_trendmicro::sweep::{self, Entity};
 use in_trendmicro::window::{PASSES, Policy, Window};
 
 pub const START: i64 = 1_700_000_000;
@@ -99,18 +100,43 @@ pub struct Vendor {
     pub rng: Rng,
     /// The pages behind each token.
     tokens: HashMap<String, Vec<u64>>,
+    forgotten: usize,
     pub sends_date: bool,
     /// Ends a window with a token to an empty page, as the real one may.
     pub trails: bool,
+    /// What is added to its records' numbers, to tell them from another vendor's.
+    pub base: u64,
 }
 
 impl Vendor {
-    fn answer(&mut self, asked: &Asked, now: Time, fault: Option<Fault>) -> (Response, String) {
+    /// A vendor that has nothing yet.
+    pub fn new(product: &'static str, seed: u64) -> Self {
+        Self {
+            product,
+            mails: Vec::new(),
+            page_size: 500,
+            rng: Rng::with_seed(seed),
+            tokens: HashMap::new(),
+            forgotten: 0,
+            sends_date: true,
+            trails: false,
+            base: 0,
+        }
+    }
+
+    /// What it answers at `now` to a request that it understands.
+    pub fn answer(&mut self, asked: &Asked, now: Time, fault: Option<Fault>) -> (Response, String) {
         match self.product {
             "apex_central" => self.answer_list(asked, now, fault),
             "workload_security" => self.answer_search(asked, now),
             _ => self.answer_pages(asked, now, fault),
         }
+    }
+
+    /// Forgets every pointer that it has handed out; none of them comes again.
+    pub fn forget_tokens(&mut self) {
+        self.forgotten += self.tokens.len();
+        self.tokens.clear();
     }
 
     /// A page of a log, with a pointer to the next.
@@ -131,11 +157,11 @@ impl Vendor {
         let records = self.records(page);
         let mut pointer = None;
         if fault == Some(Fault::Circle) {
-            let token = asked.token.clone().unwrap_or_else(|| format!("c{}", self.tokens.len()));
+            let token = asked.token.clone().unwrap_or_else(|| format!("c{}", self.issued()));
             self.tokens.insert(token.clone(), numbers);
             pointer = Some(token);
         } else if !rest.is_empty() || (self.trails && !page.is_empty()) {
-            let token = format!("t{}+/=", self.tokens.len());
+            let token = format!("t{}+/=", self.issued());
             self.tokens.insert(token.clone(), rest.to_vec());
             pointer = Some(token);
         }
@@ -147,6 +173,11 @@ impl Vendor {
             format!("{{\"security_events\":[{records}]{next}}}")
         };
         (answer(200), body)
+    }
+
+    /// How many pointers it has handed out.
+    fn issued(&self) -> usize {
+        self.forgotten + self.tokens.len()
     }
 
     /// `next_link` in one of the forms in which the vendor writes it, and none of them at the end.
@@ -216,32 +247,73 @@ impl Vendor {
     }
 
     fn records(&self, numbers: &[u64]) -> String {
-        let record = |number: &u64| {
-            let Mail { generated, name, .. } = self.mails[*number as usize];
-            let time = at(START + generated).format("%Y-%m-%dT%H:%M:%SZ");
-            match self.product {
-                "email_security" => format!(
-                    "{{\"genTime\":\"{time}\",\"timestamp\":\"{time}\",\"number\":{number}}}"
-                ),
-                "cloud_app_security" => format!(
-                    "{{\"log_item_id\":\"item-{name}\",\"service\":\"OneDrive\",\
-                     \"event\":\"security_risk_scan\",\
-                     \"message\":{{\"detection_time\":\"{time}\"}},\"number\":{number}}}"
-                ),
-                "apex_central" => format!("{{\"entity_id\":\"E-{name}\",\"number\":{number}}}"),
-                _ => format!("{{\"ID\":{},\"number\":{number}}}", number + 1),
+        numbers.iter().map(|&number| self.record(number)).collect::<Vec<_>>().join(",")
+    }
+
+    /// A record as the vendor writes it.
+    fn record(&self, number: u64) -> String {
+        let Mail { generated, name, .. } = self.mails[number as usize];
+        let (id, number) = (number + 1, number + self.base);
+        let time = at(START + generated).format("%Y-%m-%dT%H:%M:%SZ");
+        match self.product {
+            "email_security" => {
+                format!("{{\"genTime\":\"{time}\",\"timestamp\":\"{time}\",\"number\":{number}}}")
             }
-        };
-        numbers.iter().map(record).collect::<Vec<_>>().join(",")
+            "cloud_app_security" => format!(
+                "{{\"log_item_id\":\"item-{name}\",\"service\":\"OneDrive\",\
+                 \"event\":\"security_risk_scan\",\
+                 \"message\":{{\"detection_time\":\"{time}\"}},\"number\":{number}}}"
+            ),
+            "apex_central" => format!("{{\"entity_id\":\"E-{name}\",\"number\":{number}}}"),
+            _ => format!("{{\"ID\":{id},\"number\":{number}}}"),
+        }
     }
 }
 
-/// What is kept of a stream.
+/// What a store keeps of a stream, as a model.
 #[derive(Default)]
-struct Kept {
+pub struct Kept {
     cursor: Option<Time>,
     verified: [Option<Time>; PASSES],
     ids: Vec<(Window, Id)>,
+    entities: Vec<Entity>,
+}
+
+impl Kept {
+    pub fn saved(&self) -> Saved {
+        let Self { cursor, verified, entities, .. } = self;
+        let (cursor, verified, entities) = (*cursor, *verified, entities.clone());
+        Saved { cursor, verified, entities, is_unknown: false }
+    }
+
+    pub fn recall(&self, span: Window, count_max: usize) -> Option<Vec<(Time, Id)>> {
+        let touching = self.ids.iter().filter(|(shown, _)| {
+            shown.end.timestamp_millis() >= span.start.timestamp_millis()
+                && shown.start.timestamp_millis() <= span.end.timestamp_millis()
+        });
+        let found: Vec<_> = touching.map(|(shown, id)| (shown.end, *id)).collect();
+        (found.len() <= count_max).then_some(found)
+    }
+
+    pub fn save(&mut self, change: &Change) {
+        for (span, ids) in &change.delivered {
+            self.ids.extend(ids.iter().map(|id| (*span, *id)));
+        }
+        for (what, entity) in &change.entities {
+            self.entities.retain(|known| known.key != entity.key);
+            if *what != sweep::Change::Removed {
+                self.entities.push(entity.clone());
+            }
+        }
+        self.cursor = change.cursor.or(self.cursor);
+        for (old, new) in self.verified.iter_mut().zip(change.verified) {
+            *old = new.or(*old);
+        }
+        if let Some(before) = change.forget_before {
+            self.ids.retain(|(span, _)| span.end >= before);
+            self.verified.iter_mut().flatten().for_each(|at| *at = before.max(*at));
+        }
+    }
 }
 
 /// A store that outlives its committers.
@@ -250,9 +322,7 @@ struct Memory(Arc<Mutex<BTreeMap<String, Kept>>>);
 
 impl Store for Memory {
     fn load(&mut self, stream: &str) -> Result<Saved> {
-        let mut all = self.0.lock().unwrap();
-        let Kept { cursor, verified, .. } = all.entry(stream.to_owned()).or_default();
-        Ok(Saved { cursor: *cursor, verified: *verified, ..Saved::default() })
+        Ok(self.0.lock().unwrap().entry(stream.to_owned()).or_default().saved())
     }
 
     fn recall(
@@ -261,14 +331,7 @@ impl Store for Memory {
         span: Window,
         count_max: usize,
     ) -> Result<Option<Vec<(Time, Id)>>> {
-        let mut all = self.0.lock().unwrap();
-        let ids = &all.entry(stream.to_owned()).or_default().ids;
-        let touching = ids.iter().filter(|(shown, _)| {
-            shown.end.timestamp_millis() >= span.start.timestamp_millis()
-                && shown.start.timestamp_millis() <= span.end.timestamp_millis()
-        });
-        let found: Vec<_> = touching.map(|(shown, id)| (shown.end, *id)).collect();
-        Ok((found.len() <= count_max).then_some(found))
+        Ok(self.0.lock().unwrap().entry(stream.to_owned()).or_default().recall(span, count_max))
     }
 
     fn renew(&mut self, _: &[Change]) -> Result<String> {
@@ -278,18 +341,7 @@ impl Store for Memory {
     fn commit(&mut self, changes: &[Change]) -> Result<()> {
         let mut all = self.0.lock().unwrap();
         for change in changes {
-            let saved = all.entry(change.stream.clone()).or_default();
-            for (span, ids) in &change.delivered {
-                saved.ids.extend(ids.iter().map(|id| (*span, *id)));
-            }
-            saved.cursor = change.cursor.or(saved.cursor);
-            for (old, new) in saved.verified.iter_mut().zip(change.verified) {
-                *old = new.or(*old);
-            }
-            if let Some(before) = change.forget_before {
-                saved.ids.retain(|(span, _)| span.end >= before);
-                saved.verified.iter_mut().flatten().for_each(|at| *at = before.max(*at));
-            }
+            all.entry(change.stream.clone()).or_default().save(change);
         }
         Ok(())
     }
@@ -349,15 +401,7 @@ impl Rig {
         let logger = Logger::new(Arc::clone(&log), "");
         let nobody = Poller::new(Arc::clone(&connector), rhythm, logger, Vec::new(), zero);
         let mut rig = Self {
-            vendor: Vendor {
-                product: product.name,
-                mails: Vec::new(),
-                page_size: 500,
-                rng: Rng::with_seed(1),
-                tokens: HashMap::new(),
-                sends_date: true,
-                trails: false,
-            },
+            vendor: Vendor::new(product.name, 1),
             script: Box::new(|_, _| None),
             connector,
             rhythm,
@@ -511,12 +555,7 @@ impl Rig {
         let is_live = priority == Priority::Live;
         let is_pass = priority == Priority::Verification;
         let shape = &self.connector.streams()[stream].shape;
-        let (span, token) = match self.vendor.product {
-            "email_security" => parse_email_security(request, shape),
-            "cloud_app_security" => parse_cloud_app_security(request, shape),
-            "apex_central" => parse_apex_central(request, shape),
-            _ => parse_workload_security(request),
-        };
+        let (span, token) = parse(self.vendor.product, request, shape);
         let (start, end) = span.unwrap_or((self.elapsed as i64, self.elapsed as i64));
         let target = request.target.clone();
         let asked = Asked { at: self.elapsed, stream, start, end, token, is_live, is_pass, target };
@@ -654,7 +693,17 @@ fn numbers(batch: &Batch) -> impl Iterator<Item = u64> + use<> {
 }
 
 /// A window, in seconds after `START`, and which of its pages is asked for.
-type Place = (Option<(i64, i64)>, Option<String>);
+pub type Place = (Option<(i64, i64)>, Option<String>);
+
+/// What a request asks for, as the vendor reads it.
+pub fn parse(product: &str, request: &Request, shape: &Shape) -> Place {
+    match product {
+        "email_security" => parse_email_security(request, shape),
+        "cloud_app_security" => parse_cloud_app_security(request, shape),
+        "apex_central" => parse_apex_central(request, shape),
+        _ => parse_workload_security(request),
+    }
+}
 
 fn parse_query(request: &Request) -> (String, HashMap<String, String>) {
     assert_eq!(request.method(), "GET");

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use serde_json::Value;
 use trendmicro_sim::EmailConfig;
 
+use super::torture::AS_HOST;
 use super::{Config, KEY, PATIENCE, Place, wait, wait_long};
 
 /// Clocks fast enough for tests, slow enough for a busy machine: the plugin calls a batch lost after
@@ -63,7 +64,7 @@ impl Host {
 
     /// The same with a configuration as it is.
     pub fn start_text(place: &Place, config: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(embedded_host());
+        let mut command = embedded_host();
         command.arg("-e").arg(plugin()).args(CLOCKS).args(arguments).arg("--strict");
         Self::spawn(place, command, "host.conf", config)
     }
@@ -285,18 +286,31 @@ fn since(path: &Path, start: usize) -> String {
     String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
 }
 
-/// The plugin beside this test's executable.
+/// The plugin that cargo has just built: among this program's dependencies, or beside them.
 pub fn plugin() -> PathBuf {
-    let path = own_path().with_file_name("libin_trendmicro.so");
-    assert!(path.is_file(), "{} is missing: run cargo build first", path.display());
-    path
+    let candidates = ["deps/libin_trendmicro.so", "libin_trendmicro.so"].map(built);
+    let age = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).ok();
+    let newest = candidates.iter().filter(|path| path.is_file()).max_by_key(|path| age(path));
+    newest.unwrap_or_else(|| panic!("{candidates:?} are missing: run cargo build")).clone()
 }
 
-fn embedded_host() -> PathBuf {
-    let deps = own_path();
-    let path = deps.parent().and_then(Path::parent).unwrap_or(&deps).join("examples/embedded_host");
+/// The embedded host: an example of its own, and the example that torments it can be it as well.
+fn embedded_host() -> Command {
+    let own = own_path();
+    if own.file_stem().is_some_and(|name| name == "torture") {
+        let mut command = Command::new(own);
+        command.env(AS_HOST, "1");
+        return command;
+    }
+    let path = built("examples/embedded_host");
     assert!(path.is_file(), "{} is missing: run cargo build --examples first", path.display());
-    path
+    Command::new(path)
+}
+
+/// Something below the folder that this program was built into.
+fn built(path: &str) -> PathBuf {
+    let own = own_path();
+    own.ancestors().nth(2).unwrap_or(&own).join(path)
 }
 
 /// The real host, if the environment names one.

@@ -2,7 +2,11 @@
 
 mod books;
 mod config;
+mod disk;
 mod host;
+mod receiver;
+pub mod torture;
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +18,10 @@ use trendmicro_sim::{EmailConfig, Sim};
 
 pub use books::{Books, Form, LineCounter, for_each_delivered};
 pub use config::{Config, Section};
+pub use disk::Disk;
 pub use host::{Host, assert_no_secrets, fluent_bit, send_signal};
+pub use receiver::Receiver;
+pub use watch::Watch;
 
 /// The API key of every simulator here. It must never be seen in any log.
 pub const KEY: &str = "canary-6e1d-key-of-the-tests";
