@@ -79,10 +79,11 @@ impl Position {
     }
 
     /// The vendor's clock shows that a cursor lies in its future, where ours has put the beginning of
-    /// a stream: it begins by the vendor's clock instead.
-    pub fn retreat(&mut self, vendor_now: Time, lookback: Duration) {
-        let lanes = std::iter::once(&mut self.progress).chain(&mut self.passes);
-        lanes.for_each(|lane| lane.retreat(vendor_now, vendor_now - delta(lookback)));
+    /// a stream: it begins by the vendor's clock instead. Returns whether that was so.
+    pub fn retreat(&mut self, vendor_now: Time, lookback: Duration) -> bool {
+        let start = vendor_now - delta(lookback);
+        self.passes.iter_mut().for_each(|pass| _ = pass.retreat(vendor_now, start));
+        self.progress.retreat(vendor_now, start)
     }
 
     /// `fetched = delivered + duplicate + pending`; anything else means that records went astray.
@@ -208,7 +209,8 @@ impl StreamState {
         }
         let cursor = position.progress.advance();
         let verified = array::from_fn(|pass| position.passes[pass].advance());
-        if let Some(cursor) = cursor {
+        // Also what a pass has just found: only the store can tell it from late records again.
+        if let Some(cursor) = position.progress.cursor() {
             position.ledger.forget(self.policy.reach(cursor));
         }
         // A sweep that was cut off begins anew, so nobody asks what it had delivered.

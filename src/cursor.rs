@@ -95,12 +95,16 @@ impl Progress {
         self.cursor = self.cursor.max(Some(at));
     }
 
-    /// A cursor beyond `limit` goes back to `start`, and what is open moves it nowhere.
-    pub fn retreat(&mut self, limit: Time, start: Time) {
-        if self.cursor > Some(limit) {
+    /// A cursor beyond `limit` goes back to `start`, and what is open is given up; returns whether
+    /// that was so.
+    pub fn retreat(&mut self, limit: Time, start: Time) -> bool {
+        let is_beyond = self.cursor > Some(limit);
+        if is_beyond {
             self.cursor = Some(start);
-            self.open.iter_mut().for_each(|window| window.end = Time::MIN_UTC);
+            self.open.iter_mut().for_each(|window| window.read = false);
+            self.abandon();
         }
+        is_beyond
     }
 
     /// Opens the window that ends at `end`, after those already open.

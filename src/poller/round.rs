@@ -8,7 +8,7 @@ use super::task::{Place, State, Task, is_beyond_horizon};
 use crate::clock::{Time, delta};
 use crate::commit::Position;
 use crate::connector::Mode;
-use crate::cursor::Lane;
+use crate::cursor::{Lane, Progress};
 use crate::window::{SETTLE, Window};
 
 /// How often a sweep that is due looks whether the last one is delivered.
@@ -71,9 +71,13 @@ impl Task {
         self.windows = VecDeque::from([(position.progress.open(now), window)]);
     }
 
-    /// Opens the next old window that is due to be read again.
+    /// Opens the next old window that is due to be read again, unless another pass of the stream is
+    /// still at one: what that finds would be news to this one, too.
     fn plan_pass(&mut self, pass: usize, now: Time) {
         let mut position = self.parts.shared.position();
+        if !position.passes.iter().all(Progress::is_settled) {
+            return;
+        }
         let (verified, cursor) = (position.passes[pass].frontier(), position.progress.cursor());
         let (Some(verified), Some(cursor)) = (verified, cursor) else { return };
         let window = self.parts.shared.policy().plan_pass(pass, verified, cursor, now);
@@ -130,7 +134,10 @@ impl Task {
         let vendor_now = self.round_vendor_now.map(|date| date - delta(SETTLE));
         if let Some(vendor_now) = vendor_now.filter(|&now| is_log && now < place.window.end) {
             position.lane(self.lane).shorten(place.id, vendor_now);
-            position.retreat(vendor_now, self.parts.shared.policy().lookback);
+            if position.retreat(vendor_now, self.parts.shared.policy().lookback) {
+                // All that this round asks for lies in the vendor's future.
+                self.windows.clear();
+            }
         }
         position.lane(self.lane).read(place.id);
         self.spare_passes(&mut position, place);
