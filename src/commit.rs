@@ -82,8 +82,11 @@ impl Position {
     /// a stream: it begins by the vendor's clock instead. Returns whether that was so.
     pub fn retreat(&mut self, vendor_now: Time, lookback: Duration) -> bool {
         let start = vendor_now - delta(lookback);
-        self.passes.iter_mut().for_each(|pass| _ = pass.retreat(vendor_now, start));
-        self.progress.retreat(vendor_now, start)
+        let is_beyond = self.progress.retreat(vendor_now, start);
+        for pass in self.passes.iter_mut().filter(|_| is_beyond) {
+            pass.retreat(vendor_now, start);
+        }
+        is_beyond
     }
 
     /// `fetched = delivered + duplicate + pending`; anything else means that records went astray.

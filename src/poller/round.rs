@@ -147,8 +147,10 @@ impl Task {
     /// for that age. One that has records on their way cannot be moved past them.
     fn spare_passes(&self, position: &mut Position, place: &Place) {
         let policy = self.parts.shared.policy();
+        // A clock of ours that is ahead would make young windows old.
+        let read_at = self.round_vendor_now.map_or(place.begun, |now| now.min(place.begun));
         for (number, pass) in position.passes.iter_mut().enumerate() {
-            let is_old = |age| place.window.end <= place.begun - delta(age);
+            let is_old = |age| place.window.end <= read_at - delta(age);
             let is_next = pass.cursor() >= Some(place.window.start);
             let is_idle = pass.is_settled();
             if is_idle && is_next && policy.pass_age(number).is_some_and(is_old) {

@@ -238,7 +238,9 @@ impl Oracle {
         }
         for id in change.delivered.iter().flat_map(|(_, ids)| ids) {
             let row = &mut self.rows[self.numbers[&(line, *id)]];
-            assert!(row.arrivals > 0, "{:?} was committed before the host had it", row.mail);
+            // A copy that a processor adds may be counted for a record that is still on its way.
+            let has_arrived = row.arrivals > 0 || !self.is_exact;
+            assert!(has_arrived, "{:?} was committed before the host had it", row.mail);
             row.is_committed = true;
         }
         let line = &mut self.lines[line];
