@@ -66,7 +66,7 @@ impl Policy {
         let end = whole_second(now - delta(SETTLE));
         let oldest = whole_second(now - delta(HORIZON) + delta(HORIZON_MARGIN));
         let wanted = match cursor {
-            Some(cursor) => cursor - delta(self.overlap),
+            Some(cursor) => before(cursor, self.overlap),
             None => now - delta(self.lookback),
         };
         let start = whole_second(wanted).max(oldest);
@@ -79,7 +79,7 @@ impl Policy {
     /// The oldest time that a later round can still ask for once the cursor is at `cursor`.
     #[must_use]
     pub fn reach(&self, cursor: Time) -> Time {
-        whole_second(cursor - delta(self.overlap))
+        whole_second(before(cursor, self.overlap))
     }
 }
 
@@ -93,6 +93,11 @@ fn cut(start: Time, end: Time, span_max: Duration) -> Vec<Window> {
         at = next;
     }
     windows
+}
+
+/// So long before `time`; a cursor comes from a file, and may be as early as a time can be.
+fn before(time: Time, duration: Duration) -> Time {
+    time.checked_sub_signed(delta(duration)).unwrap_or(Time::MIN_UTC)
 }
 
 fn whole_second(time: Time) -> Time {

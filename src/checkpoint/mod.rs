@@ -2,6 +2,7 @@
 //!
 //! Only the committer calls this room, and only for what the host has confirmed.
 
+mod guard;
 mod sqlite;
 
 use crate::clock::Time;

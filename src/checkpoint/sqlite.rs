@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{Change, Saved, Store};
+use super::{Change, Saved, Store, guard};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Id;
@@ -54,6 +54,7 @@ impl Sqlite {
     /// When it is in use, is not a state file, comes from a newer version, or cannot be written.
     pub fn open(path: &Path, sync: &str) -> Result<Self> {
         let fault = |error: rusqlite::Error| cannot_open(path, &error);
+        guard::check(path)?;
         create_private(path)?;
         let connection = Connection::open(path).map_err(fault)?;
         connection.busy_timeout(LOCK_TIMEOUT).map_err(fault)?;
