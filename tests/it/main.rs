@@ -8,6 +8,7 @@ mod config;
 mod crash;
 mod faults;
 mod fluent_bit;
+mod fuzz;
 mod header;
 mod host_traps;
 mod http;
