@@ -14,7 +14,7 @@ use trendmicro_sim::{EmailConfig, Sim};
 
 pub use books::{Books, Form, LineCounter, for_each_delivered};
 pub use config::{Config, Section};
-pub use host::{Host, assert_no_secrets, fluent_bit, send_signal};
+pub use host::{Host, assert_no_secrets, fluent_bit, plugin, send_signal};
 
 /// The API key of every simulator here. It must never be seen in any log.
 pub const KEY: &str = "canary-6e1d-key-of-the-tests";
