@@ -79,18 +79,22 @@ impl Log {
     }
 }
 
+/// Takes out of a line what nobody may see.
+type Redact = Arc<dyn Fn(String) -> String + Send + Sync>;
+
 /// A handle to a [`Log`] that puts a prefix before each line.
 #[derive(Clone)]
 pub struct Logger {
     log: Arc<Log>,
     prefix: Arc<str>,
+    redact: Option<Redact>,
 }
 
 impl Logger {
     /// A logger whose lines begin with `prefix`.
     #[must_use]
     pub fn new(log: Arc<Log>, prefix: &str) -> Self {
-        Self { log, prefix: prefix.into() }
+        Self { log, prefix: prefix.into(), redact: None }
     }
 
     /// A logger for a part of what this one speaks for.
@@ -101,7 +105,14 @@ impl Logger {
         } else {
             format!("{} [{name}]", self.prefix)
         };
-        Self { log: Arc::clone(&self.log), prefix: prefix.into() }
+        Self { log: Arc::clone(&self.log), prefix: prefix.into(), redact: self.redact.clone() }
+    }
+
+    /// The same logger, whose lines and whose children's lines pass through `redact`: what a vendor
+    /// says is shown in places, and may repeat what it was sent.
+    #[must_use]
+    pub fn redacting(self, redact: impl Fn(String) -> String + Send + Sync + 'static) -> Self {
+        Self { redact: Some(Arc::new(redact)), ..self }
     }
 
     /// Logs at [`Level::Error`].
@@ -133,6 +144,10 @@ impl Logger {
             text.to_string()
         } else {
             format!("{} {text}", self.prefix)
+        };
+        let text = match &self.redact {
+            Some(redact) => redact(text),
+            None => text,
         };
         self.log.push(Line { level, text: cut(text) });
     }

@@ -1,6 +1,7 @@
 //! Credentials: a type that cannot be printed, and the file that may hold one.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -29,6 +30,16 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether others than a file's owner and group can read it, which a key must not allow.
+#[must_use]
+pub fn others_can_read(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| is_open_to_others(&meta))
+}
+
+fn is_open_to_others(meta: &fs::Metadata) -> bool {
+    meta.permissions().mode() & 0o007 != 0
 }
 
 /// Where a credential comes from.
@@ -71,7 +82,12 @@ impl SecretFile {
 
     /// The secret, read again if the file has changed since the last call.
     fn get(&self) -> Result<Secret> {
-        let meta = fs::metadata(&self.path).map_err(|error| self.fault("cannot be read", error))?;
+        let unreadable = |error| self.fault("cannot be read", error);
+        // Before it is opened, since opening a pipe would wait for its other end.
+        self.check(&fs::metadata(&self.path).map_err(unreadable)?)?;
+        let mut file = File::open(&self.path).map_err(unreadable)?;
+        // And after it, since another file may have taken its place.
+        let meta = file.metadata().map_err(unreadable)?;
         self.check(&meta)?;
         let version = Version(meta.mtime(), meta.mtime_nsec(), meta.size(), meta.ino());
         let mut last = lock(&self.last);
@@ -80,9 +96,8 @@ impl SecretFile {
         {
             return Ok(secret.clone());
         }
-        let text = fs::read_to_string(&self.path)
-            .map(Zeroizing::new)
-            .map_err(|error| self.fault("cannot be read", error))?;
+        let mut text = Zeroizing::new(String::with_capacity(SECRET_BYTES_MAX as usize));
+        file.by_ref().take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
         let secret = Secret::new(text.trim());
         if secret.expose().is_empty() {
             return Err(self.fault("is empty", "write the key into it, and nothing else"));
@@ -95,7 +110,7 @@ impl SecretFile {
         if !meta.is_file() {
             return Err(self.fault("is not a file", "name the file that holds the key"));
         }
-        if meta.permissions().mode() & 0o007 != 0 {
+        if is_open_to_others(meta) {
             let cure = format!("chmod 600 {} cures that", self.path.display());
             return Err(self.fault("can be read by others", cure));
         }
@@ -117,6 +132,38 @@ mod tests {
     fn write(path: &Path, text: &str, mode: u32) {
         fs::write(path, text).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// What the allocator has taken back is read through the kernel, which may look anywhere.
+    #[test]
+    fn a_secret_is_wiped_when_it_is_dropped() {
+        let text = "a secret of the tests ".repeat(100);
+        let secret = Secret::new(&text);
+        let (at, length) = (secret.expose().as_ptr() as u64, text.len());
+        // Nothing is allocated in between: it could be given the very memory that is looked at.
+        let memory = File::open("/proc/self/mem").unwrap();
+        let mut seen = vec![0; length];
+        let mut look = || {
+            // Memory that was given back altogether cannot be read any more, and holds nothing.
+            let read = std::os::unix::fs::FileExt::read_exact_at(&memory, &mut seen, at);
+            let found = seen.windows(6).filter(|bytes| bytes == b"secret").count();
+            if read.is_ok() { found } else { 0 }
+        };
+        assert_eq!(look(), 100);
+        drop(secret);
+        assert_eq!(look(), 0);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_without_waiting_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        for path in [path.as_path(), dir.path(), Path::new("/dev/zero")] {
+            let error = Credential::File(SecretFile::new(path)).get().err().unwrap();
+            assert!(error.to_string().contains("is not a file"), "{error}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Policy {
         let end = whole_second(now - delta(SETTLE));
         let oldest = oldest(now);
         let wanted = match cursor {
-            Some(cursor) => cursor - delta(self.overlap),
+            Some(cursor) => before(cursor, self.overlap),
             None => now - delta(self.lookback),
         };
         let start = whole_second(wanted).max(oldest);
@@ -116,7 +116,7 @@ impl Policy {
         let age = self.pass_age(pass)?;
         let start = whole_second(verified).max(oldest(now));
         let end = start + delta(age.min(self.span_max).max(SPAN_MIN));
-        let latest = (now - delta(age)).min(self.reach(cursor) - delta(SPAN_MIN));
+        let latest = (now - delta(age)).min(before(self.reach(cursor), SPAN_MIN));
         (end <= latest).then_some(Window { start, end })
     }
 
@@ -124,13 +124,13 @@ impl Policy {
     /// `cursor`.
     #[must_use]
     pub fn memory(&self, cursor: Time) -> Time {
-        if self.verify { cursor - delta(HORIZON) } else { self.reach(cursor) }
+        if self.verify { before(cursor, HORIZON) } else { self.reach(cursor) }
     }
 
     /// The oldest time that a later round can still ask for once the cursor is at `cursor`.
     #[must_use]
     pub fn reach(&self, cursor: Time) -> Time {
-        whole_second(cursor - delta(self.overlap))
+        whole_second(before(cursor, self.overlap))
     }
 }
 
@@ -149,6 +149,11 @@ fn cut(start: Time, end: Time, span_max: Duration) -> Vec<Window> {
 /// The oldest second that may still be asked for.
 fn oldest(now: Time) -> Time {
     whole_second(now - delta(HORIZON) + delta(HORIZON_MARGIN))
+}
+
+/// So long before `time`; a cursor comes from a file, and may be as early as a time can be.
+fn before(time: Time, duration: Duration) -> Time {
+    time.checked_sub_signed(delta(duration)).unwrap_or(Time::MIN_UTC)
 }
 
 fn whole_second(time: Time) -> Time {

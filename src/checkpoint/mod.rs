@@ -3,6 +3,7 @@
 //! Only the committer calls this room, and only for what the host has confirmed.
 
 mod file;
+mod guard;
 mod sqlite;
 
 use crate::clock::Time;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::file::{self, Identity};
-use super::{Change, Saved, Store};
+use super::{Change, Saved, Store, guard};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Id;
@@ -96,6 +96,7 @@ impl Sqlite {
 
     fn open_sound(path: &Path, sync: &str) -> Result<Self> {
         let fault = |error: rusqlite::Error| cannot_open(path, &error);
+        guard::check(path)?;
         file::create_private(path)?;
         let connection = Connection::open(path).map_err(fault)?;
         connection.busy_timeout(LOCK_TIMEOUT).map_err(fault)?;

@@ -240,7 +240,8 @@ pub fn existing_file(text: &str) -> Result<PathBuf, &'static str> {
 
 /// Reads the path of a file that may have to be made.
 pub fn state_file(text: &str) -> Result<PathBuf, Why> {
-    if text.contains("://") {
+    // SQLite has names of its own for what is no file, and forgets what it was told there.
+    if text.contains("://") || text.starts_with("file:") || text == ":memory:" {
         return Err("not a file path".into());
     }
     let path = PathBuf::from(text);
@@ -353,5 +354,13 @@ mod tests {
         ] {
             assert_eq!(tag_format(text), Err(Why::of("unknown placeholder", part)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_state_file_is_a_file() {
+        for text in [":memory:", "file:state.db?mode=memory", "postgres://h/d", "/", "/none/x.db"] {
+            assert!(state_file(text).is_err(), "{text}");
+        }
+        assert!(state_file("state.db").is_ok());
     }
 }

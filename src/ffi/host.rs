@@ -238,21 +238,55 @@ pub fn is_on_pipeline() -> bool {
 /// Runs `body` with all signals blocked, so that threads started in it leave every signal to the
 /// host's own.
 pub fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: both sets are initialised before they are read, and the thread's own mask is put back.
-    unsafe {
-        let mut all = std::mem::zeroed();
-        let mut before = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let value = body();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        value
+    let _blocked = SignalsBlocked::new();
+    body()
+}
+
+/// The signal mask that a thread had; it is put back also when a panic passes.
+struct SignalsBlocked(libc::sigset_t);
+
+impl SignalsBlocked {
+    fn new() -> Self {
+        // SAFETY: both sets are initialised before they are read.
+        unsafe {
+            let mut all = std::mem::zeroed();
+            let mut before = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: the set was filled in by the system.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_blocked(signal: c_int) -> bool {
+        // SAFETY: the set is initialised before it is read.
+        unsafe {
+            let mut now = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut now);
+            libc::sigismember(&raw const now, signal) == 1
+        }
+    }
+
+    #[test]
+    fn the_hosts_signal_mask_comes_back_even_after_a_panic() {
+        with_signals_blocked(|| assert!(is_blocked(libc::SIGTERM) && is_blocked(libc::SIGPIPE)));
+        let panicked = std::panic::catch_unwind(|| with_signals_blocked(|| panic!("inside")));
+        assert!(panicked.is_err());
+        assert!(!is_blocked(libc::SIGTERM) && !is_blocked(libc::SIGPIPE));
+    }
 
     #[test]
     fn counters_are_read_from_the_text_of_old_and_new_hosts() {

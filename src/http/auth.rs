@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::Request;
+use super::redact::hide;
 use crate::clock::{Time, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::{Credential, Secret};
@@ -42,13 +43,15 @@ pub struct Authenticator {
     credential: Arc<Credential>,
     /// What to add to our clock to have the vendor's, as far as a refusal has taught us.
     skew: Mutex<TimeDelta>,
+    /// The last request's key, and what was sent of it without the scheme's name.
+    sent: Mutex<Option<[Secret; 2]>>,
 }
 
 impl Authenticator {
     /// Joins a scheme and a credential.
     #[must_use]
     pub fn new(scheme: Scheme, credential: Arc<Credential>) -> Self {
-        Self { scheme, credential, skew: Mutex::new(TimeDelta::zero()) }
+        Self { scheme, credential, skew: Mutex::new(TimeDelta::zero()), sent: Mutex::default() }
     }
 
     /// The header for a request that is sent now.
@@ -62,11 +65,13 @@ impl Authenticator {
         let key = secret.expose();
         let (name, value) = match &self.scheme {
             Scheme::Basic { username } => {
-                (AUTHORIZATION, format!("Basic {}", basic(username, &secret)))
+                let pair = Zeroizing::new(format!("{username}:{key}"));
+                (AUTHORIZATION, format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))))
             }
             Scheme::Bearer => (AUTHORIZATION, format!("Bearer {key}")),
             Scheme::Jwt { application_id } => {
-                let issued_at = now + *lock(&self.skew);
+                // A clock beyond all times is none to go by.
+                let issued_at = now.checked_add_signed(*lock(&self.skew)).unwrap_or(now);
                 (AUTHORIZATION, format!("Bearer {}", jwt(application_id, key, request, issued_at)))
             }
             Scheme::WorkloadKey if key.starts_with("tmc") => {
@@ -75,6 +80,8 @@ impl Authenticator {
             Scheme::WorkloadKey => (HeaderName::from_static("api-secret-key"), key.to_owned()),
         };
         let value = Zeroizing::new(value);
+        let sent = Secret::new(value.rsplit(' ').next().unwrap_or_default());
+        *lock(&self.sent) = Some([secret.clone(), sent]);
         let mut header = HeaderValue::from_str(&value)
             .map_err(|_| Error::new(ErrorKind::Refused, "the API key is not fit for a header"))?;
         header.set_sensitive(true);
@@ -94,22 +101,11 @@ impl Authenticator {
         is_news
     }
 
-    /// Removes the credential from the text of a refusal, since that may be shown.
-    pub fn redact(&self, refusal: &mut Vec<u8>) {
-        if refusal.is_empty() {
-            return;
-        }
-        let Ok(secret) = self.credential.get() else { return refusal.clear() };
-        let mut text = String::from_utf8_lossy(refusal).replace(secret.expose(), "[redacted]");
-        if let Scheme::Basic { username } = &self.scheme {
-            text = text.replace(&basic(username, &secret), "[redacted]");
-        }
-        *refusal = text.into_bytes();
+    /// Takes out of a text that may be shown: the last request's key, and what was made of it.
+    #[must_use]
+    pub fn redact(&self, text: String) -> String {
+        lock(&self.sent).iter().flatten().fold(text, |text, secret| hide(&text, secret))
     }
-}
-
-fn basic(username: &str, secret: &Secret) -> String {
-    STANDARD.encode(Secret::new(&format!("{username}:{}", secret.expose())).expose())
 }
 
 /// The token for one request: `appid`, `iat`, `version` and a checksum over what is sent.
@@ -141,9 +137,27 @@ mod tests {
         let (_, value) = auth.header(&Request::get("/".to_owned()), now).unwrap();
         assert_eq!(value.to_str().unwrap(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert_eq!(format!("{value:?}"), "Sensitive");
-        let mut echoed = b"bad: open sesame, QWxhZGRpbjpvcGVuIHNlc2FtZQ==".to_vec();
-        auth.redact(&mut echoed);
-        assert_eq!(echoed, b"bad: [redacted], [redacted]");
+        let said = "bad: open sesame, QWxhZGRpbjpvcGVuIHNlc2FtZQ==.";
+        assert_eq!(auth.redact(said.to_owned()), "bad: [redacted], [redacted].");
+    }
+
+    #[test]
+    fn the_last_token_is_hidden_too() {
+        let auth = vendor(Scheme::Jwt { application_id: "a".to_owned() }, "0A1B2C3D-4E5F");
+        let now = Time::from_timestamp(0, 0).unwrap();
+        let (_, value) = auth.header(&Request::get("/".to_owned()), now).unwrap();
+        let said = format!("key 0A1B2C3D-4E5F, was {}.", value.to_str().unwrap());
+        assert_eq!(auth.redact(said), "key [redacted], was Bearer [redacted].");
+    }
+
+    /// The last time there is, taught by a refusal, and a request after it.
+    #[test]
+    fn a_clock_at_the_end_of_time_is_stood() {
+        let auth = vendor(Scheme::Jwt { application_id: "a".to_owned() }, "k");
+        let now = Time::from_timestamp(1_700_000_000, 0).unwrap();
+        auth.learn_skew(Some(Time::MAX_UTC), now);
+        let later = now + TimeDelta::seconds(60);
+        assert!(auth.header(&Request::get("/".to_owned()), later).is_ok());
     }
 
     fn vendor(scheme: Scheme, key: &str) -> Authenticator {

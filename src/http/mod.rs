@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod limiter;
+mod redact;
 pub mod retry;
 pub mod tls;
 
@@ -19,6 +20,7 @@ use tokio::runtime;
 use crate::clock::{self, Stop, Time};
 use crate::config::{ConnectorConfig, Proxy};
 use crate::error::{Error, ErrorKind, Result};
+use crate::secret::Secret;
 
 use auth::{Authenticator, Scheme};
 
@@ -35,6 +37,9 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a look-up of a name may hold up a stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
+/// What servers take of a request's first line, more or less; a pointer to a page that is longer
+/// would also be kept ten thousand times, to find circles.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
 const JSON: &str = "application/json";
 /// Sent with every request.
 const USER_AGENT: &str = concat!("in_trendmicro/", env!("CARGO_PKG_VERSION"));
@@ -104,7 +109,8 @@ pub trait Transport {
 pub struct Client {
     origin: String,
     timeout: Duration,
-    authenticator: Authenticator,
+    authenticator: Arc<Authenticator>,
+    proxy_secrets: Arc<[Secret]>,
     client: reqwest::Client,
     runtime: Option<runtime::Runtime>,
 }
@@ -144,13 +150,32 @@ impl Client {
         Ok(Self {
             origin: base[..base.len() - config.base_url.path().len()].to_owned(),
             timeout: config.timeout,
-            authenticator: Authenticator::new(scheme, Arc::clone(&config.api_key)),
+            authenticator: Arc::new(Authenticator::new(scheme, Arc::clone(&config.api_key))),
+            proxy_secrets: redact::proxy_secrets(&config.proxy).into(),
             client: builder.build().map_err(unusable)?,
             runtime: Some(runtime),
         })
     }
 
+    /// What takes this connector's secrets out of a text that may be shown: the vendor and proxies
+    /// may repeat what they were sent.
+    pub fn redactor(&self) -> impl Fn(String) -> String + Send + Sync + use<> {
+        let authenticator = Arc::clone(&self.authenticator);
+        let proxy_secrets = Arc::clone(&self.proxy_secrets);
+        move |text| {
+            let text = authenticator.redact(text);
+            proxy_secrets.iter().fold(text, |text, secret| redact::hide(&text, secret))
+        }
+    }
+
     async fn exchange(&self, request: &Request, sink: Sink<'_>) -> Result<Response> {
+        if request.target.len() > TARGET_BYTES_MAX {
+            let text = format!(
+                "the next page has an address of {} bytes, which no request can carry",
+                request.target.len()
+            );
+            return Err(Error::new(ErrorKind::Refused, text));
+        }
         let url = format!("{}{}", self.origin, request.target);
         let mut builder = match &request.body {
             None => self.client.get(url),
@@ -185,7 +210,8 @@ impl Client {
                 answer.refusal.extend(chunk.iter().take(room));
             }
         }
-        self.authenticator.redact(&mut answer.refusal);
+        let refusal = String::from_utf8_lossy(&answer.refusal).into_owned();
+        answer.refusal = self.redactor()(refusal).into_bytes();
         Ok(answer)
     }
 
@@ -241,12 +267,14 @@ fn transport_error(error: reqwest::Error) -> Error {
 }
 
 /// Reads an HTTP date (RFC 9110 §5.6.7, the preferred form).
-fn http_date(text: &str) -> Option<Time> {
+#[must_use]
+pub fn http_date(text: &str) -> Option<Time> {
     DateTime::parse_from_rfc2822(text).ok().map(|time| time.to_utc())
 }
 
-/// Reads `Retry-After`: seconds, or a date.
-fn retry_after(text: &str, now: Time) -> Option<Duration> {
+/// Reads `Retry-After`: seconds, or a date. Nothing bounds it yet.
+#[must_use]
+pub fn retry_after(text: &str, now: Time) -> Option<Duration> {
     match text.trim().parse() {
         Ok(secs) => Some(Duration::from_secs(secs)),
         Err(_) => Some((http_date(text.trim())? - now).to_std().unwrap_or_default()),

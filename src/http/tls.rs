@@ -12,6 +12,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::config::Tls;
 use crate::error::{Error, Result};
+use crate::secret::others_can_read;
 
 /// The client's side of TLS, as configured.
 ///
@@ -34,6 +35,13 @@ pub fn client_config(tls: &Tls) -> Result<ClientConfig> {
     };
     let Some((crt, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates("tls_crt_file", crt)?;
+    if others_can_read(key) {
+        let cure = format!(
+            "others can read it; legal: mode 600 or 640; write: chmod 600 {}",
+            key.display()
+        );
+        return Err(unusable("tls_key_file", key, &cure));
+    }
     let private = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| unusable("tls_key_file", key, "no private key").caused_by(error))?;
     builder.with_client_auth_cert(chain, private).map_err(|error| {

@@ -64,7 +64,7 @@ impl Start {
         let credential = credential_digest(&config)?;
         let client = Client::new(&config, connector.scheme())?;
         Ok(Self {
-            logger: logger.child(&config.name),
+            logger: logger.child(&config.name).redacting(client.redactor()),
             rhythm: Rhythm {
                 interval: config.interval,
                 is_budgeted: config.product.is_budgeted && config.rate_limit.is_some(),
@@ -151,4 +151,116 @@ pub fn credential_digest(config: &ConnectorConfig) -> Result<[u8; 32]> {
         hasher.update(part.as_bytes());
     }
     Ok(*hasher.finalize().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::super::{JOIN_TIMEOUT, join_until, spawn};
+    use super::*;
+    use crate::checkpoint::Forgetful;
+    use crate::clock::Stop;
+    use crate::config::Config;
+    use crate::connector::Mode;
+    use crate::http::limiter::Limiter;
+    use crate::http::{Request, auth::Scheme};
+    use crate::log::{Level, Line, Log};
+    use crate::queue::Queue;
+    use crate::record::{Records, Shape};
+    use crate::window::Window;
+
+    /// A connector that fails inside whenever it is asked for a request.
+    struct Failing {
+        streams: Vec<Stream>,
+        asked: AtomicUsize,
+    }
+
+    impl Connector for Failing {
+        fn streams(&self) -> &[Stream] {
+            &self.streams
+        }
+
+        fn scheme(&self) -> Scheme {
+            Scheme::Bearer
+        }
+
+        fn request(&self, _: usize, _: &Window, _: Option<&str>) -> Request {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            panic!("on purpose");
+        }
+
+        fn list(&self) -> &'static str {
+            "list"
+        }
+
+        fn read_frame(&self, _: &str, _: &Records) -> Result<Option<String>> {
+            Ok(None)
+        }
+    }
+
+    fn config() -> ConnectorConfig {
+        let properties = HashMap::from([
+            ("connector", "email_security"),
+            ("username", "u"),
+            ("api_key", "k"),
+            ("base_url", "http://127.0.0.1:1"),
+        ]);
+        let lookup = |key: &str| properties.get(key).map(|&value| value.to_owned());
+        Config::read(&lookup).unwrap().connectors.remove(0)
+    }
+
+    #[test]
+    fn a_connector_that_fails_inside_is_reported_and_started_again() {
+        let shape = Shape {
+            source: "s",
+            content_type: "c",
+            variant: "",
+            time: &[],
+            name: &[],
+            folds_name: false,
+        };
+        let stream = Stream {
+            name: "s".into(),
+            content_type: "c",
+            msg_class: "m".into(),
+            category: "c",
+            members: Vec::new(),
+            mode: Mode::Log,
+            shape,
+        };
+        let failing = Arc::new(Failing { streams: vec![stream], asked: AtomicUsize::default() });
+        let log = Log::new(Level::Info);
+        let logger = Logger::new(log.clone(), "");
+        let mut config = config();
+        // What the product would connect is replaced by what fails.
+        let mut streams = Vec::new();
+        config.content_types = vec!["accepted_traffic".to_owned()];
+        let prepared = Start::prepare(config, None, false, &mut Forgetful, &logger, &mut streams);
+        let start = Start { connector: failing.clone(), ..prepared.unwrap() };
+        let (committer, _kept) = mpsc::channel();
+        let stop = Stop::default();
+        let around = Surroundings {
+            limiter: Limiter::of(&start.credential, None),
+            queue: Arc::new(Queue::new(1)),
+            committer,
+            stop: stop.clone(),
+        };
+        let thread = spawn("tm-failing", move || start.run(&around)).unwrap();
+        let deadline = monotonic() + 10 * RESTART_INTERVAL;
+        while failing.asked.load(Ordering::Relaxed) < 2 {
+            assert!(monotonic() < deadline, "it was not started again");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        stop.raise();
+        let left = join_until(thread, monotonic() + JOIN_TIMEOUT);
+        assert!(left.is_none(), "a stop ends the wait before the next start");
+        let lines = log.take();
+        let is_report = |line: &&Line| {
+            line.level == Level::Error && line.text.contains("failed inside and starts again")
+        };
+        assert!(lines.iter().filter(is_report).count() >= 1);
+    }
 }

@@ -20,10 +20,11 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+pub const OK: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
 /// Serves connections one after another and reports each request's head.
-fn serve(
+pub fn serve(
     mut answer: impl FnMut(TcpStream) -> Option<String> + Send + 'static,
 ) -> (u16, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -42,7 +43,7 @@ fn serve(
 }
 
 /// Reads one request's head and answers it.
-fn exchange(mut stream: impl Read + Write, answer: &[u8]) -> Option<String> {
+pub fn exchange(mut stream: impl Read + Write, answer: &[u8]) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -54,7 +55,7 @@ fn exchange(mut stream: impl Read + Write, answer: &[u8]) -> Option<String> {
     Some(String::from_utf8(head).unwrap())
 }
 
-fn client(properties: &[(&str, &str)]) -> Result<Client> {
+pub fn client(properties: &[(&str, &str)]) -> Result<Client> {
     let mut all = HashMap::from([
         ("connector", "email_security"),
         ("username", "admin"),
@@ -66,7 +67,7 @@ fn client(properties: &[(&str, &str)]) -> Result<Client> {
     Client::new(&config.connectors[0], Scheme::Basic { username: "admin".to_owned() })
 }
 
-fn get(client: &mut Client) -> Result<Response> {
+pub fn get(client: &mut Client) -> Result<Response> {
     let mut body = Vec::new();
     let response = client.send(
         &Request::get("/api/v1/log/x?a=%2B".to_owned()),

@@ -19,7 +19,7 @@ use trendmicro_sim::{EmailConfig, Sim};
 pub use books::{Books, Form, LineCounter, for_each_delivered};
 pub use config::{Config, Section};
 pub use disk::Disk;
-pub use host::{Host, assert_no_secrets, fluent_bit, send_signal};
+pub use host::{Host, assert_no_secrets, fluent_bit, plugin, send_signal};
 pub use receiver::Receiver;
 pub use watch::Watch;
 
