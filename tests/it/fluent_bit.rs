@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use trendmicro_sim::{EmailConfig, Sim};
 
+use crate::metrics::Metrics;
 use crate::support::{
     Books, Config, Form, Host, Place, assert_asked_since, config, email, fluent_bit, input,
     send_signal, simulate, wait, wait_delivered, wait_delivered_long,
@@ -399,4 +400,66 @@ fn find_process(argument: &str) -> Option<u32> {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
     })
+}
+
+#[test]
+fn metrics_are_in_the_hosts_own_endpoint() {
+    let Some(version) = version() else { return };
+    let place = Place::new();
+    let sims = [simulate(email()), simulate(EmailConfig { accepted_backlog: 90, ..email() })];
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let port = port.expect("a free port").port();
+    let mut config = real_config(&sims[0], &place)
+        .service("http_server", "on")
+        .service("http_listen", "127.0.0.1")
+        .service("http_port", &port.to_string());
+    config.inputs.clear();
+    for (i, sim) in sims.iter().enumerate() {
+        let (tag, db) = (format!("tm{i}"), place.text(&format!("state-{i}.db")));
+        config.inputs.push(input(sim, &place).set("tag", &tag).set("db", &db));
+    }
+    let host = start_yaml(&place, &kept(config, &place, version));
+    let names = ["trendmicro.0", "trendmicro.1"];
+    let scrape = || get(port, "/api/v2/metrics/prometheus").ok();
+    let shows = |delivered: [f64; 2]| {
+        let explain = || format!("{}\n{}", scrape().unwrap_or_default(), host.log_tail());
+        let seen = wait("the metrics", explain, || {
+            let seen =
+                scrape().filter(|text| text.contains(names[1])).map(|text| Metrics::of(&text))?;
+            let is_shown = |(name, expected): (&&str, f64)| {
+                let of = |metric| seen.sum(name, metric);
+                of("records_delivered_total") >= expected && of("interval_seconds") == 3.0
+            };
+            names.iter().zip(delivered).all(is_shown).then_some(seen)
+        });
+        names.iter().zip(delivered).for_each(|(name, expected)| seen.assert_whole(name, expected));
+    };
+    shows(sims.each_ref().map(|sim| sim.counts().visible as f64));
+    host.signal("HUP");
+    host.wait_log_times(STARTED, names.len() * 2);
+    // Everything was delivered before, so the new instances find nothing new.
+    shows([0.0; 2]);
+    host.stop_real();
+}
+
+/// The body of what a loopback server answers; old hosts send it in chunks.
+fn get(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, mut rest) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return Ok(rest.to_owned());
+    }
+    let mut body = String::new();
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let chunk = usize::from_str_radix(length.trim(), 16).ok().and_then(|n| after.get(..n));
+        let Some(chunk) = chunk else { break };
+        body.push_str(chunk);
+        rest = after[chunk.len()..].trim_start_matches("\r\n");
+    }
+    Ok(body)
 }

@@ -11,6 +11,7 @@ mod fluent_bit;
 mod header;
 mod host_traps;
 mod http;
+mod metrics;
 mod poller;
 mod products;
 mod rig;
