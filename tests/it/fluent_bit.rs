@@ -442,24 +442,40 @@ fn metrics_are_in_the_hosts_own_endpoint() {
     host.stop_real();
 }
 
-/// The body of what a loopback server answers; old hosts send it in chunks.
+/// The body of what a loopback server answers, which may leave the connection open.
 fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, mut rest) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-        return Ok(rest.to_owned());
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let length = stream.read(&mut piece)?;
+        answer.extend(&piece[..length]);
+        if let Some(body) = whole_body(&String::from_utf8_lossy(&answer)) {
+            return Ok(body);
+        }
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// The body of an answer of a stated length or in chunks; `None` until it is whole.
+fn whole_body(answer: &str) -> Option<String> {
+    let (head, mut rest) = answer.split_once("\r\n\r\n")?;
+    let head = head.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    if let Some(length) = length {
+        return rest.get(..length.trim().parse().ok()?).map(str::to_owned);
     }
     let mut body = String::new();
-    while let Some((length, after)) = rest.split_once("\r\n") {
-        let chunk = usize::from_str_radix(length.trim(), 16).ok().and_then(|n| after.get(..n));
-        let Some(chunk) = chunk else { break };
+    loop {
+        let (length, after) = rest.split_once("\r\n")?;
+        let chunk = after.get(..usize::from_str_radix(length.trim(), 16).ok()?)?;
+        if chunk.is_empty() {
+            return Some(body);
+        }
         body.push_str(chunk);
-        rest = after[chunk.len()..].trim_start_matches("\r\n");
+        rest = after[chunk.len()..].strip_prefix("\r\n")?;
     }
-    Ok(body)
 }
