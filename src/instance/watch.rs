@@ -11,8 +11,8 @@ use crate::log::Logger;
 use crate::metrics::{self, Moment, Reading};
 use crate::status::Status;
 
-/// A host that ticks faster is not shown more.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A host that ticks faster is not shown more; a little less than a second, since ticks jitter.
+const LOOK_INTERVAL: Duration = Duration::from_millis(900);
 
 /// A stream under the names that people know it by.
 pub(super) struct Watched {
