@@ -12,6 +12,7 @@ use in_trendmicro::http::limiter::{Limiter, Priority};
 use in_trendmicro::ledger::Ledger;
 use in_trendmicro::queue::Queue;
 use in_trendmicro::record::Id;
+use in_trendmicro::window::Window;
 
 /// Records of a page.
 const PAGE: usize = 500;
@@ -69,7 +70,10 @@ fn store(criterion: &mut Criterion) {
                     secs += 60;
                     Change {
                         stream: "mail/accepted_traffic".to_owned(),
-                        delivered: vec![(at(secs), ids(secs as u128, PAGE))],
+                        delivered: vec![(
+                            Window { start: at(secs), end: at(secs) },
+                            ids(secs as u128, PAGE),
+                        )],
                         cursor: Some(at(secs)),
                         forget_before: Some(at(secs - 3600)),
                         ..Change::default()
@@ -100,7 +104,7 @@ fn queue(criterion: &mut Criterion) {
     let batch = || Batch {
         stream: 0,
         window,
-        until: at(0),
+        span: Window { start: at(0), end: at(0) },
         tag: None,
         bytes: vec![0; 1000],
         ids: ids(0, PAGE),

@@ -7,7 +7,8 @@ use in_trendmicro::batch::Builder;
 use in_trendmicro::clock::Time;
 use in_trendmicro::config::Format;
 use in_trendmicro::cursor::Progress;
-use in_trendmicro::envelope::Envelope;
+use in_trendmicro::envelope::{Envelope, Style};
+use in_trendmicro::window::Window;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use support::{Contender, Sample};
@@ -82,9 +83,10 @@ fn each(sample: &Sample, read: impl Fn(&[u8]) -> usize) -> usize {
 fn envelope(sample: &Sample) -> usize {
     let now = Time::from_timestamp(1_700_000_000, 0).expect("a time");
     let window = Progress::new(None).open(now);
-    let envelope = Envelope::new(Format::Envelope, sample.stream(), "mail", None, false);
+    let span = Window { start: now, end: now };
+    let envelope = Envelope::new(&Style::of(Format::Envelope), sample.stream(), "mail");
     each(sample, |body| {
-        let mut builder = Builder::new(0, window, now, None);
+        let mut builder = Builder::new(0, window, span, None);
         sample.read(body).records.consume(|record| {
             builder.push(record.id, |out| envelope.write(out, &record, now, None));
         });

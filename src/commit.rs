@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::activity::Activity;
 use crate::batch::Batch;
 use crate::checkpoint::{Change, Saved, Store};
 use crate::clock::{Stop, Time, delta, lock};
@@ -103,6 +104,7 @@ pub struct StreamState {
     policy: Policy,
     mode: Mode,
     position: Mutex<Position>,
+    activity: Mutex<Activity>,
 }
 
 impl StreamState {
@@ -138,7 +140,7 @@ impl StreamState {
             counts: Counts::default(),
             lateness_max: Duration::ZERO,
         });
-        Ok(Self { key, policy, mode, position })
+        Ok(Self { key, policy, mode, position, activity: Mutex::default() })
     }
 
     /// Its windows' policy.
@@ -156,6 +158,11 @@ impl StreamState {
     /// Where it stands; held briefly, for memory is all that is touched.
     pub fn position(&self) -> MutexGuard<'_, Position> {
         lock(&self.position)
+    }
+
+    /// What its poller is doing; held briefly, and never together with the position.
+    pub fn activity(&self) -> MutexGuard<'_, Activity> {
+        lock(&self.activity)
     }
 
     /// Gives up the windows of a lane that are not read to their end, and the batches of them that
@@ -387,6 +394,7 @@ impl Committer {
             let Err(error) = self.try_save(changes) else {
                 if has_failed {
                     self.logger.info("the state file can be written again");
+                    self.note_unsaved(false);
                 }
                 return true;
             };
@@ -396,10 +404,15 @@ impl Committer {
                 ));
             }
             has_failed = true;
+            self.note_unsaved(true);
             if self.stop.wait(RETRY_INTERVAL) {
                 return self.try_save(changes).is_ok();
             }
         }
+    }
+
+    fn note_unsaved(&self, is_unsaved: bool) {
+        self.streams.iter().for_each(|stream| stream.activity().is_unsaved = is_unsaved);
     }
 
     /// Saves `changes`, in a new store if the old one is lost: all that it held is in memory.

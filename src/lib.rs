@@ -8,7 +8,8 @@
 //! ```
 //!
 //! and only the acknowledgement flows back: `ffi → handover → commit → cursor, ledger → checkpoint`.
-//! Beside the road stand `window` (what to ask for), `secret`, `log`, `clock` and `error`.
+//! Beside the road stand `window` (what to ask for), `secret`, `log`, `clock` and `error`; from
+//! beside it `activity`, `metrics` and `status` watch.
 
 pub mod config;
 pub mod instance;
@@ -37,6 +38,10 @@ pub mod ledger;
 pub mod sweep;
 
 pub mod checkpoint;
+
+pub mod activity;
+pub mod metrics;
+pub mod status;
 
 pub mod clock;
 pub mod error;

@@ -101,5 +101,25 @@ pub type AppendFn = unsafe extern "C" fn(
 /// `cmt_encode_prometheus_create`
 pub type EncodeFn = unsafe extern "C" fn(cmt: *mut c_void, add_timestamp: c_int) -> *mut c_char;
 
+/// `cmt_counter_create` and `cmt_gauge_create`; all texts are copied.
+pub type CreateMetricFn = unsafe extern "C" fn(
+    cmt: *mut c_void,
+    namespace: *const c_char,
+    subsystem: *const c_char,
+    name: *const c_char,
+    help: *const c_char,
+    label_count: c_int,
+    label_keys: *const *const c_char,
+) -> *mut c_void;
+
+/// `cmt_counter_set` and `cmt_gauge_set`; a set of label values that is new is copied.
+pub type SetMetricFn = unsafe extern "C" fn(
+    metric: *mut c_void,
+    timestamp_nanos: u64,
+    value: f64,
+    label_count: c_int,
+    label_values: *const *const c_char,
+) -> c_int;
+
 /// `cmt_encode_prometheus_destroy`
 pub type EncodeDestroyFn = unsafe extern "C" fn(text: *mut c_char);

@@ -9,14 +9,17 @@ use super::abi::{
     self, AppendFn, EncodeDestroyFn, EncodeFn, flb_api, flb_plugin_input_proxy_context,
     flbgo_input_plugin,
 };
+use super::metrics::{MetricSymbols, Metrics};
 use crate::handover::Counters;
 use crate::instance::{Abilities, Host};
 use crate::log::{Level, Line};
+use crate::metrics::Sample;
 
 /// Functions that the host's executable exports, beyond its plugin interface.
 struct Symbols {
     append: Option<AppendFn>,
     encode: Option<(EncodeFn, EncodeDestroyFn)>,
+    measure: Option<MetricSymbols>,
 }
 
 impl Symbols {
@@ -41,12 +44,14 @@ impl Symbols {
                         )
                     }
                 }),
+                measure: MetricSymbols::find(),
             }
         })
     }
 }
 
-fn find(name: &CStr) -> Option<*mut c_void> {
+/// The address of a symbol of the process.
+pub(super) fn find(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: the name ends in NUL, and RTLD_DEFAULT needs no handle.
     let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!symbol.is_null()).then_some(symbol)
@@ -57,6 +62,7 @@ pub struct FfiHost {
     api: *const flb_api,
     ins: *mut c_void,
     is_paused: Arc<AtomicBool>,
+    metrics: Option<Metrics>,
 }
 
 // SAFETY: the pointers stay valid until FLBPluginExit has returned, after which the registry has
@@ -75,7 +81,7 @@ impl FfiHost {
         if api.is_null() || ins.is_null() {
             return None;
         }
-        Some(Self { api, ins, is_paused: Arc::default() })
+        Some(Self { api, ins, is_paused: Arc::default(), metrics: None })
     }
 
     /// The flag that a pause raises, for the registry.
@@ -87,7 +93,7 @@ impl FfiHost {
     pub fn abilities(&mut self, has_context: bool) -> Abilities {
         let can_append = Symbols::get().append.is_some();
         let keeps_at_stop = has_context || self.is_from_4_0_3();
-        Abilities { can_append, can_count: self.metrics().is_some(), keeps_at_stop }
+        Abilities { can_append, can_count: self.encode().is_some(), keeps_at_stop }
     }
 
     /// Whether the host is of 4.0.3 or newer: from then on its table of functions is longer, and it
@@ -123,20 +129,31 @@ impl FfiHost {
 
     /// The instance's name, as the host's metrics spell it.
     pub fn name(&mut self) -> Option<String> {
-        let text = self.metrics()?;
+        let text = self.encode()?;
         let (_, after) = text.split_once("fluentbit_input_records_total{name=\"")?;
         Some(after.split_once('"')?.0.to_owned())
     }
 
-    /// The instance's metrics in Prometheus' text form.
-    fn metrics(&mut self) -> Option<String> {
-        let (create, destroy) = Symbols::get().encode?;
-        // SAFETY: `api` and `ins` are live (see `new`); the host returns the instance's context,
-        // which lives as long as the instance.
+    /// Creates the metrics under the instance's name, on the thread that is initialising it; false
+    /// if this host cannot.
+    pub fn create_metrics(&mut self, name: &str) -> bool {
+        let parts = Symbols::get().measure.zip(self.cmt());
+        // SAFETY: `cmt` is the instance's live context, and we are inside its Init (see `new`).
+        self.metrics = parts.and_then(|(symbols, cmt)| unsafe { Metrics::new(symbols, cmt, name) });
+        self.metrics.is_some()
+    }
+
+    /// The instance's metrics context, which lives as long as the instance.
+    fn cmt(&self) -> Option<*mut c_void> {
+        // SAFETY: `api` and `ins` are live (see `new`).
         let cmt = unsafe { (*self.api).input_get_cmt_instance.map(|get| get(self.ins))? };
-        if cmt.is_null() {
-            return None;
-        }
+        (!cmt.is_null()).then_some(cmt)
+    }
+
+    /// The instance's metrics in Prometheus' text form.
+    fn encode(&mut self) -> Option<String> {
+        let (create, destroy) = Symbols::get().encode?;
+        let cmt = self.cmt()?;
         // SAFETY: `cmt` is a live metrics context; its values are read atomically and its set of
         // metrics does not change while the instance runs. The text ends in NUL, belongs to us, and
         // is copied before it is given back.
@@ -154,7 +171,7 @@ impl FfiHost {
 
 impl Host for FfiHost {
     fn counters(&mut self) -> Option<Counters> {
-        parse_counters(&self.metrics()?)
+        parse_counters(&self.encode()?)
     }
 
     fn append(&mut self, tag: Option<&str>, bytes: &[u8]) -> bool {
@@ -164,6 +181,12 @@ impl Host for FfiHost {
         // SAFETY: we are inside a collect callback on the instance's own thread, which is where the
         // host itself appends. Tag and buffer are copied by the host before it returns.
         unsafe { append(self.ins, tag.cast::<c_char>(), tag_len, buf, bytes.len()) == 0 }
+    }
+
+    fn measure(&mut self, samples: &[Sample], time_nanos: u64) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.set(samples, time_nanos);
+        }
     }
 
     fn print(&mut self, line: &Line) {

@@ -10,6 +10,8 @@
 pub mod abi;
 mod guard;
 mod host;
+mod memory;
+mod metrics;
 mod registry;
 
 use std::ffi::{c_int, c_void};
@@ -171,7 +173,14 @@ fn start(mut host: FfiHost, has_context: bool) -> Option<Entry> {
             Instance::start(config, abilities, log.clone(), logger.clone())
         })
     });
-    let instance = started.map_err(|error| logger.error(error)).ok();
+    let mut instance = started.map_err(|error| logger.error(error)).ok();
+    if let Some(instance) = &mut instance {
+        if !host.create_metrics(&name) {
+            logger.debug("this host does not export what makes metrics, so there are none");
+        }
+        // Every series must be there before this returns.
+        instance.look(&mut host);
+    }
     log.take().iter().for_each(|line| host.print(line));
     Some(Entry::add(instance?, host))
 }

@@ -5,6 +5,7 @@
 
 mod parts;
 mod start;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,18 +16,21 @@ use std::time::{Duration, Instant};
 use crate::batch::{BATCH_BYTES_MAX, Batch};
 use crate::checkpoint;
 use crate::clock::{Stop, monotonic};
-use crate::commit::{Committer, Counts, Message, StreamState};
+use crate::commit::{Committer, Counts, Message};
 use crate::config::{Config, HandoverMode};
 use crate::error::{Error, Result};
 use crate::handover::{Counters, Handover, Rule, Verdict};
 use crate::http::limiter::Limiter;
 use crate::log::{Line, Log, Logger};
-use crate::poller::Surroundings;
+use crate::metrics::{Moment, Sample};
+use crate::poller::{Now, Surroundings};
 use crate::queue::Queue;
 
 pub use parts::Parts;
 use start::Start;
 pub use start::{connect, credential_digest, state_key};
+use watch::Watch;
+pub use watch::Watched;
 
 /// What one callback hands over: the host copies it and counts its records on our time.
 const TICK_BYTES_MAX: usize = 8_000_000;
@@ -40,6 +44,10 @@ pub trait Host {
 
     /// Appends whole events; false if the host refused them, which then never saw them.
     fn append(&mut self, tag: Option<&str>, bytes: &[u8]) -> bool;
+
+    /// Shows the values of all metrics as they are at `time_nanos` since 1970. The first call says
+    /// which samples there are; every later one has the same in the same order.
+    fn measure(&mut self, samples: &[Sample], time_nanos: u64);
 
     /// Prints a line.
     fn print(&mut self, line: &Line);
@@ -81,8 +89,7 @@ pub struct Instance {
     stop: Stop,
     pollers: Vec<JoinHandle<()>>,
     committer_thread: Option<JoinHandle<()>>,
-    /// The streams with the name under which their counts are logged.
-    streams: Vec<(String, Arc<StreamState>)>,
+    watch: Watch,
 }
 
 impl Instance {
@@ -114,7 +121,7 @@ impl Instance {
             starts.push(start);
         }
         let committer = Committer {
-            streams: streams.iter().map(|(_, stream)| Arc::clone(stream)).collect(),
+            streams: streams.iter().map(|watched| Arc::clone(&watched.state)).collect(),
             store,
             queue: Arc::clone(&queue),
             stop: stop.clone(),
@@ -153,8 +160,18 @@ impl Instance {
         self.heed_pause(host);
         let seen = self.judge(host);
         let handed = if self.is_paused { None } else { self.hand_over(host, seen) };
+        if self.watch.is_due(monotonic()) {
+            self.look(host);
+        }
         self.flush_log(host);
         handed
+    }
+
+    /// Shows the host where everything stands.
+    pub fn look(&mut self, host: &mut dyn Host) {
+        let Now { time, instant } = Now::read();
+        let (queue_bytes, is_paused) = (self.queue.bytes(), self.is_paused);
+        self.watch.look(host, &Moment { time, instant, queue_bytes, is_paused });
     }
 
     /// Follows the host's pause or resume.
@@ -168,6 +185,7 @@ impl Instance {
         self.logger.debug(if is_paused { "paused by the host" } else { "resumed by the host" });
         // The last look before a stop: what has arrived by now need not be asked for again.
         self.judge(host);
+        self.look(host);
         self.flush_log(host);
     }
 
@@ -188,6 +206,7 @@ impl Instance {
             self.logger.warn(format!("{late} threads did not end in time and are left behind"));
         }
         self.log_counts();
+        self.look(host);
         self.flush_log(host);
     }
 
@@ -202,6 +221,7 @@ impl Instance {
         match self.handover.judge(seen, self.is_paused, host.now()) {
             Verdict::Idle | Verdict::Waiting => {}
             Verdict::Confirmed(batches) => {
+                self.watch.confirmed(&batches);
                 if let Some(committer) = &self.committer {
                     let _ = committer.send(Message::Confirmed(batches));
                 }
@@ -281,10 +301,11 @@ impl Instance {
     }
 
     fn log_counts(&self) {
-        for (name, stream) in &self.streams {
-            let position = stream.position();
+        for watched in &self.watch.streams {
+            let position = watched.state.position();
             let Counts { fetched, duplicate, delivered, late } = position.counts;
-            self.logger.child(name).info(format!(
+            let name = format!("{}.{}", watched.connector, watched.stream);
+            self.logger.child(&name).info(format!(
                 "fetched {fetched}, duplicate {duplicate}, delivered {delivered}, late {late}, \
                  pending {}",
                 position.ledger.pending()

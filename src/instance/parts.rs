@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::Instance;
-use crate::clock::Stop;
-use crate::commit::{Message, StreamState};
+use super::watch::{Watch, Watched};
+use crate::clock::{Stop, monotonic};
+use crate::commit::Message;
 use crate::handover::{Handover, Rule};
 use crate::log::{Log, Logger};
 use crate::queue::Queue;
@@ -29,8 +30,8 @@ pub struct Parts {
     pub committer: Sender<Message>,
     /// Raised when it stops.
     pub stop: Stop,
-    /// The streams with the name under which their counts are logged.
-    pub streams: Vec<(String, Arc<StreamState>)>,
+    /// The streams, by the index that batches carry; a connector's stand together.
+    pub streams: Vec<Watched>,
 }
 
 impl Instance {
@@ -40,6 +41,7 @@ impl Instance {
         let Parts { log, logger, queue, rule, is_append, keeps_at_stop, committer, stop, streams } =
             parts;
         Self {
+            watch: Watch::new(streams, &logger, monotonic()),
             log,
             logger,
             queue,
@@ -53,7 +55,6 @@ impl Instance {
             stop,
             pollers: Vec::new(),
             committer_thread: None,
-            streams,
         }
     }
 }

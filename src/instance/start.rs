@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::watch::Watched;
 use crate::checkpoint::Store;
 use crate::clock::monotonic;
 use crate::commit::StreamState;
@@ -43,7 +44,7 @@ impl Start {
         has_db: bool,
         store: &mut dyn Store,
         logger: &Logger,
-        streams: &mut Vec<(String, Arc<StreamState>)>,
+        streams: &mut Vec<Watched>,
     ) -> Result<Self> {
         let connector = connect(&config);
         let policy = Policy {
@@ -59,7 +60,8 @@ impl Start {
             let state = Arc::new(state);
             let tag = tag_format.map(|format| tag(format, &config.name, stream));
             own.push((streams.len(), Arc::clone(&state), tag));
-            streams.push((format!("{}.{}", config.name, stream.name), state));
+            let (connector, stream) = (config.name.clone(), stream.name.clone());
+            streams.push(Watched::new(connector, stream, state));
         }
         let credential = credential_digest(&config)?;
         let client = Client::new(&config, connector.scheme())?;

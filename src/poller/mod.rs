@@ -12,10 +12,11 @@ mod lag;
 mod round;
 mod task;
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::activity::{Activity, Wait};
 use crate::batch::Batch;
 use crate::clock::{self, Stop, Time, delta};
 use crate::commit::{Message, Recalled};
@@ -214,6 +215,11 @@ impl Poller {
         self.tasks[task].stream
     }
 
+    /// What others see of the stream of a task.
+    fn activity(&self, task: usize) -> MutexGuard<'_, Activity> {
+        self.tasks[task].parts.shared.activity()
+    }
+
     /// What the body of the answer to the last [`Step::Fetch`] must be fed to.
     #[must_use]
     pub fn reader(&self, task: usize) -> PageReader {
@@ -347,9 +353,11 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
                 if poller.has_intents(task) && !intend(&batch, around) {
                     return;
                 }
+                poller.activity(task).wait = Wait::Room;
                 if around.queue.push(batch, stop).is_err() {
                     return;
                 }
+                poller.activity(task).wait = Wait::Round;
                 poller.offered(task, Now::read());
             }
         }
@@ -370,21 +378,40 @@ fn fetch(
     priority: Priority,
 ) {
     let Surroundings { limiter, stop, .. } = around;
+    poller.activity(task).wait = Wait::Budget;
     let granted = if priority == Priority::Verification {
         // A pass must not stand in the way of a live lane that becomes due meanwhile.
         if let Some(wait) = limiter.try_acquire(priority) {
+            poller.activity(task).wait = Wait::Round;
             return poller.postpone(task, wait, Now::read());
         }
-        Ok(())
+        Ok(Duration::ZERO)
     } else {
-        limiter.acquire(priority, stop).map(drop)
+        limiter.acquire(priority, stop)
     };
     let mut reader = poller.reader(task);
-    let answer =
-        granted.and_then(|()| transport.send(request, stop, &mut |bytes| reader.feed(bytes)));
+    let answer = granted.and_then(|waited| {
+        let mut activity = poller.activity(task);
+        activity.limiter_wait += waited;
+        activity.wait = Wait::Answer;
+        drop(activity);
+        let answer = transport.send(request, stop, &mut |bytes| reader.feed(bytes));
+        note_answer(&mut poller.activity(task), &answer);
+        answer
+    });
+    poller.activity(task).wait = Wait::Round;
     let result = answer.and_then(|answer| Ok((answer, reader.finish()?)));
     if let Some(wait) = poller.fetched(task, result, Now::read(), fastrand::f64()) {
         limiter.hold(wait);
+    }
+}
+
+/// Counts a request, unless it was broken off by a stop.
+fn note_answer(activity: &mut Activity, answer: &Result<Response>) {
+    match answer {
+        Ok(answer) => activity.requested(Some(answer.status)),
+        Err(error) if error.kind() == ErrorKind::Stopped => {}
+        Err(_) => activity.requested(None),
     }
 }
 

@@ -98,6 +98,7 @@ impl Task {
             None => {
                 self.idle_rounds = if self.round_records > 0 { 0 } else { self.idle_rounds + 1 };
                 self.state = self.rest(now);
+                self.note_rest();
             }
         }
     }
@@ -110,6 +111,15 @@ impl Task {
             Lane::Pass(_) => now.instant + self.rhythm.interval,
         };
         State::Idle { until: until.max(now.instant) }
+    }
+
+    /// Lets others see when the live lane goes on.
+    fn note_rest(&self) {
+        if !self.is_pass() {
+            let mut activity = self.parts.shared.activity();
+            activity.interval = self.rhythm.pause_after(self.idle_rounds);
+            activity.due = self.due();
+        }
     }
 
     /// A sweep shows the moment of its first answer, however long that was in coming; the next one is

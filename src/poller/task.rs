@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::lag::Lag;
 use super::{Now, Rhythm};
+use crate::activity::Trouble;
 use crate::batch::Batch;
 use crate::clock::{Time, delta};
 use crate::commit::{Recalled, StreamState};
@@ -264,12 +265,22 @@ impl Task {
         let batches = self.admit(&mut place, page.records, now.time);
         let admitted: usize = batches.iter().map(Batch::records).sum();
         self.round_records += admitted;
+        self.note_answer(admitted > 0, now.time);
         self.parts.logger.debug(format!(
             "page {} of {}..{}: {fetched} records, {admitted} new",
             place.pages, place.window.start, place.window.end
         ));
         self.state = State::Offering { place, batches: batches.into() };
         self.go_on_if_offered(now);
+    }
+
+    /// Lets others see that the vendor answered.
+    fn note_answer(&self, is_news: bool, now: Time) {
+        let mut activity = self.parts.shared.activity();
+        if !self.is_pass() {
+            activity.answered(now);
+        }
+        activity.news_at = if is_news { Some(now) } else { activity.news_at };
     }
 
     /// Once all batches of a page are in the queue: the next page, or the next window.
@@ -334,6 +345,7 @@ impl Task {
         if !is_first && attempt.is_multiple_of(PAGE_TRIES_MAX) {
             return self.restart(place, error, floor, now, random);
         }
+        self.note_trouble(error, attempt, now.instant + wait);
         self.report(&place, error, wait, attempt);
         self.state = State::BackingOff { place, until: now.instant + wait };
     }
@@ -348,6 +360,7 @@ impl Task {
         random: f64,
     ) {
         let wait = self.restarts.next(floor, random);
+        self.note_trouble(error, self.restarts.attempt(), now.instant + wait);
         self.report(&place, error, wait, self.restarts.attempt());
         let place = Place::start(place.id, place.window, place.known, place.begun);
         self.state = State::BackingOff { place, until: now.instant + wait };
@@ -365,6 +378,19 @@ impl Task {
             place.window = one;
         }
         place
+    }
+
+    /// Lets others see why the live lane waits.
+    fn note_trouble(&self, error: &Error, failures: u32, until: Instant) {
+        if self.is_pass() {
+            return;
+        }
+        let text = error.to_string();
+        // What the vendor says stands in the line of the failure.
+        let reason = text.split_once(';').map_or(text.as_str(), |(reason, _)| reason).to_owned();
+        let is_refused = matches!(error.kind(), ErrorKind::Refused | ErrorKind::Config);
+        self.parts.shared.activity().trouble =
+            Some(Trouble { failures, is_refused, reason, until });
     }
 
     /// Says what failed: the first time, and then ever more rarely.

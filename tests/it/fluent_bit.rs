@@ -4,7 +4,8 @@
 //! of the plugin than the one beside the tests.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use trendmicro_sim::{EmailConfig, Sim};
 
+use crate::metrics::Metrics;
 use crate::support::{
     Books, Config, Form, Host, Place, Receiver, assert_asked_since, config, email, fluent_bit,
     input, send_signal, simulate, wait, wait_delivered, wait_delivered_long,
@@ -347,4 +349,82 @@ fn find_process(argument: &str) -> Option<u32> {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
     })
+}
+
+#[test]
+fn metrics_are_in_the_hosts_own_endpoint() {
+    let Some(version) = version() else { return };
+    let place = Place::new();
+    let sims = [simulate(email()), simulate(EmailConfig { accepted_backlog: 90, ..email() })];
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let port = port.expect("a free port").port();
+    let mut config = real_config(&sims[0], &place)
+        .service("http_server", "on")
+        .service("http_listen", "127.0.0.1")
+        .service("http_port", &port.to_string());
+    config.inputs.clear();
+    for (i, sim) in sims.iter().enumerate() {
+        let (tag, db) = (format!("tm{i}"), place.text(&format!("state-{i}.db")));
+        config.inputs.push(input(sim, &place).set("tag", &tag).set("db", &db));
+    }
+    let host = start_yaml(&place, &kept(config, &place, version));
+    let names = ["trendmicro.0", "trendmicro.1"];
+    let scrape = || get(port, "/api/v2/metrics/prometheus").ok();
+    let shows = |delivered: [f64; 2]| {
+        let explain = || format!("{}\n{}", scrape().unwrap_or_default(), host.log_tail());
+        let seen = wait("the metrics", explain, || {
+            let seen =
+                scrape().filter(|text| text.contains(names[1])).map(|text| Metrics::of(&text))?;
+            let is_shown = |(name, expected): (&&str, f64)| {
+                let of = |metric| seen.sum(name, metric);
+                of("records_delivered_total") >= expected && of("interval_seconds") == 3.0
+            };
+            names.iter().zip(delivered).all(is_shown).then_some(seen)
+        });
+        names.iter().zip(delivered).for_each(|(name, expected)| seen.assert_whole(name, expected));
+    };
+    shows(sims.each_ref().map(|sim| sim.counts().visible as f64));
+    host.signal("HUP");
+    host.wait_log_times(STARTED, names.len() * 2);
+    // Everything was delivered before, so the new instances find nothing new.
+    shows([0.0; 2]);
+    host.stop_real();
+}
+
+/// The body of what a loopback server answers, which may leave the connection open.
+fn get(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let length = stream.read(&mut piece)?;
+        answer.extend(&piece[..length]);
+        if let Some(body) = whole_body(&String::from_utf8_lossy(&answer)) {
+            return Ok(body);
+        }
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// The body of an answer of a stated length or in chunks; `None` until it is whole.
+fn whole_body(answer: &str) -> Option<String> {
+    let (head, mut rest) = answer.split_once("\r\n\r\n")?;
+    let head = head.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    if let Some(length) = length {
+        return rest.get(..length.trim().parse().ok()?).map(str::to_owned);
+    }
+    let mut body = String::new();
+    loop {
+        let (length, after) = rest.split_once("\r\n")?;
+        let chunk = after.get(..usize::from_str_radix(length.trim(), 16).ok()?)?;
+        if chunk.is_empty() {
+            return Some(body);
+        }
+        body.push_str(chunk);
+        rest = after[chunk.len()..].strip_prefix("\r\n")?;
+    }
 }

@@ -15,6 +15,7 @@ mod host_traps;
 mod hostile;
 mod http;
 mod isolation;
+mod metrics;
 mod misuse;
 mod outputs;
 mod poller;

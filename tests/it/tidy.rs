@@ -1,13 +1,14 @@
 //! The rules of the house that no lint knows, read from the sources, and the documents that repeat
 //! what the code says.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test it tidy` writes the README's table of properties anew.
+//! `UPDATE_EXPECT=1 cargo test --test it tidy` writes the tables of properties and metrics anew.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use in_trendmicro::config::options::{OPTIONS, Opt};
+use in_trendmicro::metrics::{Kind, METRICS, Metric, PREFIX};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// What still fits into a head; a file's own tests do not count.
@@ -16,7 +17,7 @@ const FILE_LINES_MAX: usize = 500;
 /// Each room with the rooms that it may use. Data travels downwards here, acknowledgement upwards;
 /// a room that wants another one first has to be allowed to.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("ffi", &["clock", "config", "error", "handover", "instance", "log"]),
+    ("ffi", &["clock", "config", "error", "handover", "instance", "log", "metrics"]),
     ("config", &["connector", "error", "secret"]),
     (
         "instance",
@@ -32,14 +33,17 @@ const ROOMS: &[(&str, &[&str])] = &[
             "handover",
             "http",
             "log",
+            "metrics",
             "poller",
             "queue",
+            "status",
             "window",
         ],
     ),
     (
         "poller",
         &[
+            "activity",
             "batch",
             "clock",
             "commit",
@@ -75,6 +79,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "commit",
         &[
+            "activity",
             "batch",
             "checkpoint",
             "clock",
@@ -93,6 +98,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cursor", &["clock"]),
     ("ledger", &["clock", "record"]),
     ("checkpoint", &["clock", "config", "error", "record", "sweep", "window"]),
+    ("activity", &["clock"]),
+    ("metrics", &["activity", "clock", "commit", "window"]),
+    ("status", &["activity", "metrics"]),
     ("secret", &["clock", "error"]),
     ("log", &["clock"]),
     ("clock", &[]),
@@ -102,7 +110,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Rooms that are pure: the same input gives the same output, so tests need no world around them.
 const PURE: &[&str] = &[
     "window", "cursor", "ledger", "record", "identity", "envelope", "format", "msgpack", "batch",
-    "json", "handover",
+    "json", "handover", "activity", "metrics", "status",
 ];
 /// What makes a room impure.
 const WORLD: &[&str] = &[
@@ -287,7 +295,8 @@ fn without_tests(code: &str) -> String {
         out.push_str(before);
         let line_end = marked.find('\n').map_or(marked.len(), |i| i + 1);
         let item = &marked[line_end..];
-        if !item.trim_start().trim_start_matches("pub ").starts_with("mod ") {
+        let bare = item.trim_start().trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+        if !bare.starts_with("mod ") {
             // A statement inside a function: one line.
             rest = item.split_once('\n').map_or("", |(_, after)| after);
             continue;
@@ -551,15 +560,15 @@ fn options_table(options: &[&Opt]) -> String {
 }
 
 /// Compares the table between a document's markers, or writes it.
-fn assert_table(name: &str, expected: &str) {
-    const START: &str = "<!-- options -->\n";
-    const END: &str = "<!-- /options -->";
+fn assert_table(name: &str, what: &str, expected: &str) {
+    let (start, end) = (format!("<!-- {what} -->\n"), format!("<!-- /{what} -->"));
     let text = document(name);
     let (before, rest) =
-        text.split_once(START).unwrap_or_else(|| panic!("{name} has no line {START}"));
-    let (table, after) = rest.split_once(END).unwrap_or_else(|| panic!("{name} has no line {END}"));
+        text.split_once(&start).unwrap_or_else(|| panic!("{name} has no line {start}"));
+    let (table, after) =
+        rest.split_once(&end).unwrap_or_else(|| panic!("{name} has no line {end}"));
     if std::env::var_os("UPDATE_EXPECT").is_some() {
-        let updated = format!("{before}{START}\n{expected}\n{END}{after}");
+        let updated = format!("{before}{start}\n{expected}\n{end}{after}");
         fs::write(Path::new(ROOT).join(name), updated).unwrap();
         return;
     }
@@ -573,10 +582,88 @@ fn assert_table(name: &str, expected: &str) {
 #[test]
 fn the_documents_have_every_property() {
     let mut options: Vec<&Opt> = OPTIONS.iter().collect();
-    assert_table("README.md", &options_table(&options));
+    assert_table("README.md", "options", &options_table(&options));
     // The host's documentation sorts by name.
     options.sort_by_key(|opt| opt.name);
-    assert_table("docs/trendmicro.md", &options_table(&options));
+    assert_table("docs/trendmicro.md", "options", &options_table(&options));
+}
+
+/// The table of metrics, as the code has them.
+fn metrics_table() -> String {
+    let mut table =
+        "| Metric | Type | Labels | Description |\n| --- | --- | --- | --- |\n".to_owned();
+    for metric in METRICS {
+        let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+        let labels: Vec<_> = metric.labels().iter().map(|label| format!("`{label}`")).collect();
+        let (name, labels, help) = (full_name(metric), labels.join(", "), metric.help);
+        let scope = if metric.is_for_inventories() { "" } else { " Not of inventories." };
+        table.push_str(&format!("| `{name}` | {kind} | {labels} | {help}{scope} |\n"));
+    }
+    table
+}
+
+#[test]
+fn the_documents_have_every_metric() {
+    assert_table("docs/monitoring.md", "metrics", &metrics_table());
+}
+
+/// What uses the metrics names only such as there are, and only labels that they have.
+#[test]
+fn dashboard_and_alerts_name_metrics_that_exist() {
+    let mut used = BTreeSet::new();
+    let dashboard = document("examples/monitoring/grafana-dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut queries: Vec<String> =
+        targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
+    assert!(queries.len() >= 10, "{queries:?}");
+    let alerts = document("examples/monitoring/alerts.yaml");
+    let rules: Vec<_> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).collect();
+    assert!(rules.len() >= 6, "{rules:?}");
+    queries.extend(rules.into_iter().map(str::to_owned));
+    for query in &queries {
+        let metrics = metrics_of(query);
+        assert!(!metrics.is_empty(), "{query} uses no metric");
+        for label in labels_of(query) {
+            let has = |metric: &&Metric| metric.labels().contains(&label.as_str());
+            assert!(metrics.iter().all(has), "{query}: not every metric has the label {label}");
+        }
+        used.extend(metrics.into_iter().map(full_name));
+    }
+    let unused: Vec<_> =
+        METRICS.iter().map(full_name).filter(|name| !used.contains(name)).collect();
+    assert!(unused.is_empty(), "neither shown nor watched: {unused:?}");
+}
+
+fn full_name(metric: &Metric) -> String {
+    format!("{}_{}", PREFIX.join("_"), metric.name)
+}
+
+/// The metrics that a query names; one that does not exist fails.
+fn metrics_of(query: &str) -> Vec<&'static Metric> {
+    let words = query.split(|c: char| !is_word(c)).filter(|word| word.starts_with("fluentbit_"));
+    let find = |word: &str| METRICS.iter().find(|metric| full_name(metric) == word);
+    words.map(|word| find(word).unwrap_or_else(|| panic!("{word} does not exist"))).collect()
+}
+
+/// The labels that a query selects or groups by.
+fn labels_of(query: &str) -> Vec<String> {
+    let inside = |open: &str, close: char| -> Vec<String> {
+        let pieces = query.split(open).skip(1);
+        pieces.filter_map(|piece| Some(piece.split_once(close)?.0.to_owned())).collect()
+    };
+    let selected = inside("{", '}').into_iter().flat_map(|matchers| {
+        let names = matchers.split(',').map(|matcher| {
+            matcher.trim().split(|c: char| !is_word(c)).next().unwrap_or_default().to_owned()
+        });
+        names.collect::<Vec<_>>()
+    });
+    let grouped = inside("by (", ')')
+        .into_iter()
+        .flat_map(|names| names.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>());
+    selected.chain(grouped).collect()
 }
 
 #[test]

@@ -9,14 +9,20 @@
 
 typedef int (*append_fn)(void *ins, const char *tag, size_t tag_len, const void *buf, size_t size);
 typedef char *(*encode_fn)(void *cmt, int format, int add_timestamp);
+typedef void *(*create_fn)(void *cmt, int is_counter, const char **names, int count, char **keys);
+typedef int (*set_fn)(void *metric, double value, int count, char **values);
 
 static append_fn append;
 static encode_fn encode;
+static create_fn create;
+static set_fn set;
 
-void embedded_host_exports(append_fn a, encode_fn e)
+void embedded_host_exports(append_fn a, encode_fn e, create_fn c, set_fn s)
 {
     append = a;
     encode = e;
+    create = c;
+    set = s;
 }
 
 #ifndef NO_APPEND
@@ -80,5 +86,33 @@ char *cmt_encode_text_create(void *cmt)
 void cmt_encode_text_destroy(char *text)
 {
     destroyed(text);
+}
+
+void *cmt_counter_create(void *cmt, char *ns, char *subsystem, char *name, char *help, int count,
+                         char **keys)
+{
+    const char *names[] = { ns, subsystem, name, help };
+
+    return create(cmt, 1, names, count, keys);
+}
+
+void *cmt_gauge_create(void *cmt, char *ns, char *subsystem, char *name, char *help, int count,
+                       char **keys)
+{
+    const char *names[] = { ns, subsystem, name, help };
+
+    return create(cmt, 0, names, count, keys);
+}
+
+int cmt_counter_set(void *metric, uint64_t timestamp, double value, int count, char **values)
+{
+    (void) timestamp;
+    return set(metric, value, count, values);
+}
+
+int cmt_gauge_set(void *metric, uint64_t timestamp, double value, int count, char **values)
+{
+    (void) timestamp;
+    return set(metric, value, count, values);
 }
 #endif

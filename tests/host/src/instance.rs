@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::config::InputSettings;
 use crate::ffi::{Context, Proxy};
 use crate::mailbox::Mailbox;
+use crate::metrics::{self, Family};
 use crate::options::Abi;
 use crate::pipeline::Command;
 use crate::record::{self, Decoded};
@@ -72,6 +73,10 @@ pub struct Instance {
     pub pause_forced: AtomicBool,
     /// The gauge in the metrics, set by the callbacks.
     pub gauge_paused: AtomicBool,
+    /// Metrics that the plugin made.
+    pub families: Mutex<Vec<Family>>,
+    /// Set after Init: from here on the host reads the metrics, and their set must not change.
+    pub is_initialised: AtomicBool,
     store: Arc<Store>,
     engine: Sender<Command>,
     ring: Mutex<VecDeque<RingEntry>>,
@@ -105,6 +110,8 @@ impl Instance {
             limit_paused: AtomicBool::new(false),
             pause_forced: AtomicBool::new(false),
             gauge_paused: AtomicBool::new(false),
+            families: Mutex::default(),
+            is_initialised: AtomicBool::new(false),
             ring: Mutex::default(),
             ring_slots: AtomicUsize::new(slots),
             processed: AtomicU64::new(0),
@@ -264,6 +271,7 @@ impl Instance {
             collecting: self.mailbox.is_collecting(),
             ring_len: self.ring.lock().unwrap_or_else(PoisonError::into_inner).len(),
             ring_slots: self.ring_slots.load(Ordering::SeqCst),
+            metrics: metrics::measured(self),
             counts: self.counters.read(),
         }
     }

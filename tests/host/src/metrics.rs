@@ -1,6 +1,7 @@
 //! An input's own metrics, as the host's encoder writes them.
 
 use std::fmt::Write as _;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,6 +28,50 @@ pub fn text(instance: &Instance, plain: bool, add_timestamp: bool) -> String {
                 "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{label} {value}{suffix}"
             )
         };
+    }
+    out + &measured(instance)
+}
+
+/// A metric that the plugin made.
+#[derive(Debug)]
+pub struct Family {
+    /// Its whole name.
+    pub name: String,
+    /// What it says.
+    pub help: String,
+    /// Whether it must not fall.
+    pub is_counter: bool,
+    /// The names of its labels.
+    pub keys: Vec<String>,
+    /// Values of the labels, and the value.
+    pub series: Vec<(Vec<String>, f64)>,
+}
+
+impl Family {
+    /// Stores a value; false if it may not be.
+    pub fn set(&mut self, labels: &[String], value: f64) -> bool {
+        let Some(series) = self.series.iter_mut().find(|(own, _)| own == labels) else {
+            self.series.push((labels.to_vec(), value));
+            return true;
+        };
+        let may = !self.is_counter || value >= series.1;
+        series.1 = if may { value } else { series.1 };
+        may
+    }
+}
+
+/// The plugin's own metrics in the Prometheus form.
+pub fn measured(instance: &Instance) -> String {
+    let mut out = String::new();
+    for family in instance.families.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let Family { name, help, is_counter, keys, series } = family;
+        let kind = if *is_counter { "counter" } else { "gauge" };
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (values, value) in series {
+            let labels = keys.iter().zip(values).map(|(key, value)| format!("{key}=\"{value}\""));
+            let labels = labels.collect::<Vec<_>>().join(",");
+            let _ = writeln!(out, "{name}{{{labels}}} {value}");
+        }
     }
     out
 }

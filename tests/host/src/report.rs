@@ -118,6 +118,8 @@ pub struct InputStatus {
     pub ring_len: usize,
     /// Slots of the ring.
     pub ring_slots: usize,
+    /// Metrics that the plugin made, in the Prometheus form.
+    pub metrics: String,
     /// Its counters.
     pub counts: Counts,
 }
@@ -132,6 +134,7 @@ impl InputStatus {
         row.insert("collecting".to_owned(), json!(self.collecting));
         row.insert("ring_len".to_owned(), json!(self.ring_len));
         row.insert("ring_slots".to_owned(), json!(self.ring_slots));
+        row.insert("metrics".to_owned(), json!(self.metrics));
         for (name, value) in self.counts.rows() {
             row.insert(name.to_owned(), json!(value));
         }

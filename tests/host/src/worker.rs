@@ -47,6 +47,7 @@ pub fn init(instance: &Arc<Instance>) -> bool {
     let begun = Instant::now();
     let ret = generation.proxy.init(instance.handle(), instance.context);
     raise(&instance.counters.init_ms, millis(begun));
+    instance.is_initialised.store(true, Ordering::SeqCst);
     if ret > 0 {
         return true;
     }

@@ -19,7 +19,7 @@ enum Backend {
     /// A model that saves all changes or none.
     Model(BTreeMap<String, Kept>),
     /// The real file.
-    Sqlite { store: Sqlite, dir: TempDir },
+    Sqlite { store: Box<Sqlite>, dir: TempDir },
 }
 
 /// A disk that outlives the processes which use it.
@@ -80,7 +80,7 @@ impl Disk {
 fn open(dir: TempDir) -> Backend {
     // A kill loses nothing of what the system was given, so there is no need to wait for the disk.
     let store = Sqlite::open(&dir.path().join("state.db"), "OFF").unwrap();
-    Backend::Sqlite { store, dir }
+    Backend::Sqlite { store: Box::new(store), dir }
 }
 
 /// The disk as a process sees it.

@@ -7,6 +7,7 @@ use fastrand::Rng;
 use in_trendmicro::handover::Counters;
 use in_trendmicro::instance::Host;
 use in_trendmicro::log::Line;
+use in_trendmicro::metrics::Sample;
 
 /// Ms after which the real host empties its ring buffer.
 const DRAIN_MS: u64 = 250;
@@ -207,6 +208,8 @@ impl Model {
 }
 
 impl Host for Model {
+    fn measure(&mut self, _: &[Sample], _: u64) {}
+
     fn counters(&mut self) -> Option<Counters> {
         self.kind.can_count.then_some(self.counters)
     }

@@ -18,7 +18,7 @@ use in_trendmicro::error::Result;
 use in_trendmicro::handover::Rule;
 use in_trendmicro::http::limiter::{Budget, Priority};
 use in_trendmicro::http::{Request, Response};
-use in_trendmicro::instance::{Instance, Parts};
+use in_trendmicro::instance::{Instance, Parts, Watched};
 use in_trendmicro::log::{Level, Log, Logger};
 use in_trendmicro::poller::{Now, Poller, Step, TaskParts};
 use in_trendmicro::queue::Queue;
@@ -91,7 +91,7 @@ impl Life {
         let (sender, inbox) = mpsc::channel();
         let log = Log::new(Level::Info);
         let queue = Arc::new(Queue::new(scenario.queue_bytes_max));
-        let (mut streams, mut arms, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut streams, mut arms, mut watched) = (Vec::new(), Vec::new(), Vec::new());
         for (part, plan) in scenario.parts.iter().enumerate() {
             let connector = (connector::product(plan.product).unwrap().connect)(&plan.settings);
             let first = streams.len();
@@ -99,9 +99,10 @@ impl Life {
                 let key = format!("{part}/{}", stream.name);
                 let mut store = Handle(Arc::clone(disk));
                 let (policy, mode) = (plan.policy, stream.mode);
-                let state = StreamState::load(key.clone(), policy, mode, plan.emit, &mut store);
-                streams.push(Arc::new(state.unwrap()));
-                names.push(key);
+                let state = StreamState::load(key, policy, mode, plan.emit, &mut store);
+                let state = Arc::new(state.unwrap());
+                watched.push(Watched::new(part.to_string(), stream.name.clone(), state.clone()));
+                streams.push(state);
             }
             let poller = new_poller(plan, &connector, &streams[first..], first, &log, now.instant);
             let (doing, due_ms) = (Doing::Thinking, Some(host.now_ms));
@@ -116,7 +117,7 @@ impl Life {
             keeps_at_stop: scenario.host.keeps_at_stop,
             committer: sender.clone(),
             stop: Stop::default(),
-            streams: names.into_iter().zip(streams.iter().cloned()).collect(),
+            streams: watched,
         });
         Self {
             arms,

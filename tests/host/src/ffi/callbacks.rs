@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::ptr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
-use super::Library;
+use super::{Library, measured};
 use crate::instance::Instance;
 use crate::metrics;
 use crate::options::Exports;
@@ -99,19 +99,21 @@ fn load_exports(exports: Exports) -> Result<(), String> {
     if symbol.is_null() {
         return Err(format!("{} lacks its set-up function", path.display()));
     }
-    // SAFETY: exports.c defines this symbol with exactly these two function pointers.
-    let set_up: extern "C" fn(Append, Encode) = unsafe { std::mem::transmute(symbol) };
-    set_up(append, encode);
+    // SAFETY: exports.c defines this symbol with exactly these function pointers.
+    let set_up: extern "C" fn(Append, Encode, measured::Create, measured::Set) =
+        unsafe { std::mem::transmute(symbol) };
+    set_up(append, encode, measured::create, measured::set);
     Ok(())
 }
 
-fn instance_at(address: usize) -> Option<Arc<Instance>> {
+/// The instance that an address the plugin holds belongs to.
+pub(super) fn instance_at(address: usize) -> Option<Arc<Instance>> {
     let table = INSTANCES.read().unwrap_or_else(PoisonError::into_inner);
     table.as_ref()?.get(&address).cloned()
 }
 
 /// Counts a violation on the host of this thread, or on the youngest one alive.
-fn violation(name: &str, detail: &str) {
+pub(super) fn violation(name: &str, detail: &str) {
     if let Some(role) = role() {
         role.shared.violation(name, detail);
     } else if let Some(shared) = youngest_host() {

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)] // Loading a C library and calling through its pointers cannot be done without.
 
 mod callbacks;
+mod measured;
 pub mod process;
 mod proxy;
 
