@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::activity::Activity;
 use crate::batch::Batch;
-use crate::checkpoint::{Change, Saved, Store};
+use crate::checkpoint::{Change, Saved, Store, Tenure};
 use crate::clock::{Stop, Time, delta, lock};
 use crate::config::Emit;
 use crate::connector::Mode;
@@ -48,6 +48,8 @@ pub struct Counts {
 
 /// Where one stream stands.
 pub struct Position {
+    /// Under which lease.
+    pub tenure: Tenure,
     /// How far it has been delivered.
     pub progress: Progress,
     /// How far each verification pass has read.
@@ -133,6 +135,7 @@ impl StreamState {
         // A store that knows nothing of passes has forgotten what they would compare with.
         let pass = |pass| Progress::of(Lane::Pass(pass), verified[pass].or(cursor));
         let position = Mutex::new(Position {
+            tenure: Tenure::default(),
             progress: Progress::new(cursor),
             passes: array::from_fn(pass),
             ledger,
@@ -197,7 +200,8 @@ impl StreamState {
         let position = self.position();
         let entities = position.inventory.as_ref().map(|inventory| inventory.intents(ids));
         let entities = entities.unwrap_or_default();
-        Change { stream: self.key.clone(), entities, ..Change::default() }
+        let tenure = position.tenure.clone();
+        Change { tenure, stream: self.key.clone(), entities, ..Change::default() }
     }
 
     /// Takes batches over as delivered and moves the cursors.
@@ -226,6 +230,7 @@ impl StreamState {
         // A sweep that was cut off begins anew, so nobody asks what it had delivered.
         let is_kept = self.mode == Mode::Log;
         Change {
+            tenure: position.tenure.clone(),
             stream: self.key.clone(),
             delivered: delivered.into_values().filter(|_| is_kept).collect(),
             entities,
@@ -248,6 +253,7 @@ impl StreamState {
         let span = |end| Window { start: Time::UNIX_EPOCH, end };
         let delivered = position.ledger.buckets().map(|(until, ids)| (span(until), ids));
         Change {
+            tenure: position.tenure.clone(),
             stream: self.key.clone(),
             delivered: delivered.filter(|_| self.mode == Mode::Log).collect(),
             entities: position.inventory.as_ref().map(Inventory::snapshot).unwrap_or_default(),
@@ -419,7 +425,7 @@ impl Committer {
     fn try_save(&mut self, changes: &[Change]) -> Result<()> {
         match self.store.commit(changes) {
             Err(error) if error.kind() == ErrorKind::Damaged => self.renew(&error),
-            other => other,
+            other => other.map(drop),
         }
     }
 

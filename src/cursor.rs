@@ -21,6 +21,7 @@ pub enum Lane {
 /// Names a window for as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowId {
+    epoch: u64,
     lane: Lane,
     number: u64,
 }
@@ -30,6 +31,12 @@ impl WindowId {
     #[must_use]
     pub fn lane(self) -> Lane {
         self.lane
+    }
+
+    /// The epoch of the lease under which it was opened.
+    #[must_use]
+    pub fn epoch(self) -> u64 {
+        self.epoch
     }
 }
 
@@ -43,6 +50,7 @@ struct Open {
 /// The open windows of one lane of a stream and the cursor behind them.
 #[derive(Default)]
 pub struct Progress {
+    epoch: u64,
     lane: Lane,
     cursor: Option<Time>,
     /// The cursor that [`Progress::advance`] has told last.
@@ -62,6 +70,12 @@ impl Progress {
     #[must_use]
     pub fn of(lane: Lane, cursor: Option<Time>) -> Self {
         Self { lane, cursor, told: cursor, ..Self::default() }
+    }
+
+    /// The same under a lease: what was opened under another epoch is none of its windows.
+    #[must_use]
+    pub fn under(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
     }
 
     /// Up to where everything is delivered and committed.
@@ -109,7 +123,7 @@ impl Progress {
 
     /// Opens the window that ends at `end`, after those already open.
     pub fn open(&mut self, end: Time) -> WindowId {
-        let id = WindowId { lane: self.lane, number: self.next_id };
+        let id = WindowId { epoch: self.epoch, lane: self.lane, number: self.next_id };
         self.next_id += 1;
         self.open.push_back(Open { id, end, read: false, batches: 0 });
         id

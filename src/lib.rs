@@ -45,6 +45,7 @@ pub mod status;
 
 pub mod clock;
 pub mod error;
+pub mod lease;
 pub mod log;
 pub mod secret;
 

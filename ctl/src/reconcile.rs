@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use in_trendmicro::config::{ConnectorConfig, Format};
+use in_trendmicro::config::{ConnectorConfig, Db, Format};
 use in_trendmicro::connector::{Mode, Stream};
 use in_trendmicro::error::{Error, Result};
 use in_trendmicro::instance::{connect, state_key};
@@ -237,8 +237,8 @@ pub fn run(span: &Span, source: &Source) -> Result<Books, Failure> {
         let config = stanza.read()?;
         let ledgers = match (&config.db, &delivered) {
             (_, Some(_)) => Ledgers::default(),
-            (Some(db), None) => Ledgers::read(&states::open(&db.path)?)?,
-            (None, None) => {
+            (Some(Db::File(db)), None) => Ledgers::read(&states::open(&db.path)?)?,
+            (_, None) => {
                 let text = format!("{}: no db; write --delivered FILE", stanza.0.at);
                 return Err(Failure::from(Error::config(text)));
             }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 
-use in_trendmicro::config::ConnectorConfig;
+use in_trendmicro::config::{ConnectorConfig, Db};
 use in_trendmicro::connector::{Mode, Stream};
 use in_trendmicro::envelope::{Envelope, Style};
 use in_trendmicro::error::{Error, Result};
@@ -39,7 +39,7 @@ pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<Vec<String
     let mut names = Vec::new();
     for stanza in host.inputs().map(Stanza) {
         let config = stanza.read()?;
-        let Some(db) = &config.db else { continue };
+        let Some(Db::File(db)) = &config.db else { continue };
         let mut file = states::open(&db.path)?;
         let streams = file.streams()?;
         let mut plan = Vec::new();

@@ -1,19 +1,33 @@
 //! What survives a restart: the cursors, and the ledger of delivered records.
 //!
-//! Only the committer calls this room, and only for what the host has confirmed.
+//! The committer writes it, and only what the host has confirmed. It lies in a file of this host's, or
+//! in a database that several hosts share; there, this room also keeps the leases and the budgets.
 
 mod file;
 mod guard;
 mod sqlite;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::clock::Time;
-use crate::config::Db;
+use crate::config::DbFile;
 use crate::error::Result;
+use crate::lease::{Lease, Member, Roll};
 use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::{PASSES, Window};
 
 pub use sqlite::Sqlite;
+
+/// A lease at one of its epochs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tenure {
+    /// The connector.
+    pub connector: Arc<str>,
+    /// The epoch.
+    pub epoch: u64,
+}
 
 /// What was saved for a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,6 +45,8 @@ pub struct Saved {
 /// What has changed for a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
+    /// The lease under which it changed; a state file has none.
+    pub tenure: Tenure,
     /// The stream's key in the store.
     pub stream: String,
     /// Records now delivered, by the window that showed them.
@@ -61,7 +77,7 @@ impl Change {
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn open(db: Option<&Db>) -> Result<Box<dyn Store>> {
+pub fn open(db: Option<&DbFile>) -> Result<Box<dyn Store>> {
     Ok(match db {
         Some(db) => Box::new(Sqlite::open(&db.path, db.sync)?),
         None => Box::new(Forgetful),
@@ -93,11 +109,13 @@ pub trait Store: Send {
         count_max: usize,
     ) -> Result<Option<Vec<(Time, Id)>>>;
 
-    /// Saves all changes or none.
+    /// Saves all changes or none, except those of a tenure that is over: of these nothing is ever
+    /// saved. Returns the tenures that are over.
     ///
     /// # Errors
-    /// When the store cannot be written; nothing was saved then. `Damaged` if it never will be.
-    fn commit(&mut self, changes: &[Change]) -> Result<()>;
+    /// When the store cannot be written; nothing was saved then, or nobody knows, so that the same
+    /// changes must be saved again. `Damaged` if it never will be.
+    fn commit(&mut self, changes: &[Change]) -> Result<Vec<Tenure>>;
 
     /// Sets a damaged store aside and begins anew with `changes`, which hold all there is to know;
     /// says what became of the old one.
@@ -105,6 +123,56 @@ pub trait Store: Send {
     /// # Errors
     /// When that fails, too.
     fn renew(&mut self, changes: &[Change]) -> Result<String>;
+}
+
+/// Where hosts find each other: the leases of what they share.
+pub trait Registry: Store {
+    /// Says that `me` lives and will be taken for dead after `timeout`, makes sure that its
+    /// connectors have leases, and reads who else lives and who runs what.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    fn beat(&mut self, me: &Member, timeout: Duration) -> Result<Roll>;
+
+    /// Takes the lease that was `seen` for the member `me`; returns its new epoch, or `None` if it
+    /// has changed since.
+    ///
+    /// # Errors
+    /// When the database cannot be asked; the lease may be taken all the same.
+    fn take(&mut self, me: &str, seen: &Lease) -> Result<Option<u64>>;
+
+    /// Gives a lease back, if the tenure is not over anyway.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    fn release(&mut self, me: &str, tenure: &Tenure) -> Result<()>;
+
+    /// Gives all leases of the member `me` back and forgets it.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    fn leave(&mut self, me: &str) -> Result<()>;
+}
+
+/// A budget of requests that all hosts share.
+pub trait SharedBudget: Send {
+    /// Takes one request of a credential's budget of `limit` requests in any `period`, or says how
+    /// long to wait before asking again. Every call that returns `None` is one request.
+    ///
+    /// # Errors
+    /// When the database cannot be asked; a request may be taken all the same.
+    fn take(
+        &mut self,
+        credential: &[u8; 32],
+        limit: u32,
+        period: Duration,
+    ) -> Result<Option<Duration>>;
+
+    /// Nobody with that credential is granted anything for so long.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    fn hold(&mut self, credential: &[u8; 32], wait: Duration) -> Result<()>;
 }
 
 /// The store of a stanza without `db`: it forgets everything.
@@ -119,8 +187,8 @@ impl Store for Forgetful {
         Ok(Some(Vec::new()))
     }
 
-    fn commit(&mut self, _: &[Change]) -> Result<()> {
-        Ok(())
+    fn commit(&mut self, _: &[Change]) -> Result<Vec<Tenure>> {
+        Ok(Vec::new())
     }
 
     fn renew(&mut self, _: &[Change]) -> Result<String> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::file::{self, Identity};
-use super::{Change, Saved, Store, guard};
+use super::{Change, Saved, Store, Tenure, guard};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Id;
@@ -279,7 +279,7 @@ impl Store for Sqlite {
         self.read_ids(stream, span, count_max).map_err(|error| self.fault("read", error))
     }
 
-    fn commit(&mut self, changes: &[Change]) -> Result<()> {
+    fn commit(&mut self, changes: &[Change]) -> Result<Vec<Tenure>> {
         if !self.is_in_place() {
             // SQLite would go on writing to a file that nobody can find again.
             let text = format!("state file \"{}\" is gone", self.path.display());
@@ -289,7 +289,9 @@ impl Store for Sqlite {
             changes.iter().try_for_each(|change| save(&transaction, change))?;
             transaction.commit()
         });
-        saved.map_err(|error| self.fault("written", error))
+        saved.map_err(|error| self.fault("written", error))?;
+        // The file is locked, so nobody else holds what it holds.
+        Ok(Vec::new())
     }
 
     fn renew(&mut self, changes: &[Change]) -> Result<String> {

@@ -292,10 +292,10 @@ pub const OPTIONS: &[Opt] = &[
         "db",
         Scope::Stanza,
         "",
-        "a file path whose directory exists and can be written to",
+        "a file path whose directory exists and can be written to, or postgres://USER@HOST/DATABASE",
         "/var/lib/fluent-bit/trendmicro.db",
-        "State file: cursors and the ledger of delivered records. Without it, nothing is remembered \
-         across restarts.",
+        "State file: cursors and the ledger of delivered records; or a PostgreSQL database that \
+         several hosts share. Without it, nothing is remembered across restarts.",
     ),
     opt(
         "db.sync",
@@ -304,6 +304,30 @@ pub const OPTIONS: &[Opt] = &[
         "extra, full, normal, off",
         "normal",
         "How hard the state file is synchronised, as in the host's `tail`.",
+    ),
+    opt(
+        "db_password_file",
+        Scope::Stanza,
+        "",
+        "a file that only the host's user can read, with the password of a postgres:// db",
+        "/etc/fluent-bit/trendmicro-db.password",
+        "Password for the database, read again whenever the file changes.",
+    ),
+    opt(
+        "db_ca_file",
+        Scope::Stanza,
+        "",
+        "a PEM file with at least one certificate, for a postgres:// db",
+        "/etc/fluent-bit/db-ca.pem",
+        "Certificates to trust for the database beside the system's.",
+    ),
+    opt(
+        "lease_timeout",
+        Scope::Stanza,
+        "30s",
+        "a duration from 3s to 10m, for a postgres:// db",
+        "30s",
+        "After what time of silence another host takes this one's connectors over.",
     ),
     opt(
         "tls_verify",

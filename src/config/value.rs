@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
+use crate::secret::Secret;
+
 const TENANT_CHARS_MAX: usize = 256;
 /// What a tag may hold beside plain text.
 const PLACEHOLDERS: &[&str] = &["{connector}", "{content_type}"];
@@ -236,6 +238,50 @@ pub fn tag_format(text: &str) -> Result<String, Why> {
 pub fn existing_file(text: &str) -> Result<PathBuf, &'static str> {
     let path = PathBuf::from(text);
     if path.is_file() { Ok(path) } else { Err("no such file") }
+}
+
+/// The address of a database.
+pub struct Database {
+    /// As it was written.
+    pub address: Secret,
+    /// Without the password.
+    pub shown: String,
+    /// Whether there is a password in it.
+    pub has_password: bool,
+    /// Whether TLS is spoken.
+    pub is_tls: bool,
+}
+
+/// Whether what stands in `db` is an address and no path.
+#[must_use]
+pub fn is_database(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, _)| scheme.to_ascii_lowercase().starts_with("postgres"))
+}
+
+/// Reads the address of a database, in which there may be a password.
+pub fn database(text: &str) -> Result<Database, Why> {
+    let mut url = Url::parse(text).map_err(|_| "not a postgres:// address")?;
+    if !["postgres", "postgresql"].contains(&url.scheme()) {
+        return Err("not a postgres:// address".into());
+    }
+    if url.path().trim_matches('/').is_empty() {
+        return Err("no database in it".into());
+    }
+    let mut is_tls = true;
+    for (name, value) in url.query_pairs() {
+        match (&*name, &*value) {
+            ("sslmode", "disable") => is_tls = false,
+            // TLS without verification does not exist here, so these mean the same.
+            ("sslmode", "require" | "verify-ca" | "verify-full") => {}
+            ("sslmode", _) => return Err("sslmode that is neither verify-full nor disable".into()),
+            ("password", _) => return Err("password behind the question mark".into()),
+            _ => {}
+        }
+    }
+    let has_password = url.password().is_some();
+    // This fails only for addresses without a host, which have no password either.
+    let _ = url.set_password(None);
+    Ok(Database { address: Secret::new(text), shown: url.to_string(), has_password, is_tls })
 }
 
 /// Reads the path of a file that may have to be made.
