@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use crate::activity::Activity;
 use crate::batch::Batch;
-use crate::checkpoint::{Change, Saved, Store, Tenure};
+use crate::checkpoint::{Change, Saved, Store};
+use crate::lease::Tenure;
 use crate::clock::{Stop, Time, delta, lock};
 use crate::config::Emit;
 use crate::connector::Mode;

@@ -7,27 +7,17 @@ mod file;
 mod guard;
 mod sqlite;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Time;
 use crate::config::DbFile;
 use crate::error::Result;
-use crate::lease::{Lease, Member, Roll};
+use crate::lease::{Lease, Member, Roll, Tenure};
 use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::{PASSES, Window};
 
 pub use sqlite::Sqlite;
-
-/// A lease at one of its epochs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tenure {
-    /// The connector.
-    pub connector: Arc<str>,
-    /// The epoch.
-    pub epoch: u64,
-}
 
 /// What was saved for a stream.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::file::{self, Identity};
-use super::{Change, Saved, Store, Tenure, guard};
+use super::{Change, Saved, Store, guard};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lease::Tenure;
 use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::Window;
