@@ -48,6 +48,7 @@ pub struct Counts {
 }
 
 /// Where one stream stands.
+#[derive(Default)]
 pub struct Position {
     /// Under which lease.
     pub tenure: Tenure,
@@ -93,6 +94,11 @@ impl Position {
         is_beyond
     }
 
+    /// Gives up what is pending: somebody else will read and deliver it.
+    fn forfeit(&mut self) {
+        self.counts.fetched -= self.ledger.pending() as u64;
+    }
+
     /// `fetched = delivered + duplicate + pending`; anything else means that records went astray.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
@@ -106,45 +112,93 @@ pub struct StreamState {
     key: String,
     policy: Policy,
     mode: Mode,
+    emit: Emit,
     position: Mutex<Position>,
     activity: Mutex<Activity>,
 }
 
 impl StreamState {
-    /// A stream as it was saved.
+    /// A stream of which nothing is known yet, since another host may be reading it.
+    #[must_use]
+    pub fn new(key: String, policy: Policy, mode: Mode, emit: Emit) -> Self {
+        let (position, activity) = (Mutex::default(), Mutex::default());
+        Self { key, policy, mode, emit, position, activity }
+    }
+
+    /// A stream that nobody else reads, as it was saved.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn load(
         key: String,
-        mut policy: Policy,
+        policy: Policy,
         mode: Mode,
         emit: Emit,
         store: &mut dyn Store,
     ) -> Result<Self> {
-        let Saved { cursor, verified, entities, is_unknown } = store.load(&key)?;
-        if is_unknown {
+        let mut state = Self::new(key, policy, mode, emit);
+        if state.begin(Tenure::default(), store)? {
             // All that the vendor still has may be missing.
-            policy.lookback = HORIZON;
+            state.policy.lookback = HORIZON;
         }
+        Ok(state)
+    }
+
+    /// Begins anew under a lease, from what is saved; what is still on its way under another one is
+    /// no longer counted. Returns whether nobody knows where the stream stood.
+    ///
+    /// # Errors
+    /// When the store cannot be read; the stream has not begun then.
+    pub fn begin(&self, tenure: Tenure, store: &mut dyn Store) -> Result<bool> {
+        let Saved { cursor, verified, entities, is_unknown } = store.load(&self.key)?;
         let mut ledger = Ledger::default();
         if let Some(cursor) = cursor {
-            let reachable = Window { start: policy.reach(cursor), end: Time::MAX_UTC };
-            let ids = store.recall(&key, reachable, usize::MAX)?;
+            let reachable = Window { start: self.policy.reach(cursor), end: Time::MAX_UTC };
+            let ids = store.recall(&self.key, reachable, usize::MAX)?;
             ids.iter().flatten().for_each(|&(until, id)| ledger.deliver(&[id], until));
         }
+        let epoch = tenure.epoch;
         // A store that knows nothing of passes has forgotten what they would compare with.
-        let pass = |pass| Progress::of(Lane::Pass(pass), verified[pass].or(cursor));
-        let position = Mutex::new(Position {
-            tenure: Tenure::default(),
-            progress: Progress::new(cursor),
+        let pass = |pass| Progress::of(Lane::Pass(pass), verified[pass].or(cursor)).under(epoch);
+        let mut position = self.position();
+        position.forfeit();
+        *position = Position {
+            tenure,
+            progress: Progress::new(cursor).under(epoch),
             passes: array::from_fn(pass),
             ledger,
-            inventory: (emit == Emit::Changes).then(|| Inventory::new(entities)),
-            counts: Counts::default(),
-            lateness_max: Duration::ZERO,
-        });
-        Ok(Self { key, policy, mode, position, activity: Mutex::default() })
+            inventory: (self.emit == Emit::Changes).then(|| Inventory::new(entities)),
+            ..*position
+        };
+        Ok(is_unknown)
+    }
+
+    /// The lease is lost: from now on nothing that was read under it is handed over or saved.
+    pub fn lose(&self) {
+        self.position().tenure = Tenure::default();
+    }
+
+    /// Forgets what was known under a lease, once nobody reads under it any more.
+    pub fn vacate(&self) {
+        let mut position = self.position();
+        position.forfeit();
+        *position = Position {
+            counts: position.counts,
+            lateness_max: position.lateness_max,
+            ..Position::default()
+        };
+    }
+
+    /// Whether a batch was read under the lease that is held now.
+    #[must_use]
+    pub fn is_current(&self, batch: &Batch) -> bool {
+        self.position().tenure.epoch == batch.window.epoch()
+    }
+
+    /// Whether all that was read is committed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.position().ledger.pending() == 0
     }
 
     /// Its windows' policy.
@@ -383,7 +437,8 @@ impl Committer {
         settled.bytes = batches.iter().map(|batch| batch.bytes.len()).sum();
         for (index, stream) in self.streams.iter().enumerate().filter(|(index, _)| touched[*index])
         {
-            let own: Vec<&Batch> = batches.iter().filter(|batch| batch.stream == index).collect();
+            let is_own = |batch: &&Batch| batch.stream == index && stream.is_current(batch);
+            let own: Vec<&Batch> = batches.iter().filter(is_own).collect();
             settled.changes.extend(Some(stream.settle(&own)).filter(|change| !change.is_empty()));
             if !stream.position().is_balanced() {
                 let counts = stream.position().counts;
@@ -400,14 +455,14 @@ impl Committer {
         loop {
             let Err(error) = self.try_save(changes) else {
                 if has_failed {
-                    self.logger.info("the state file can be written again");
+                    self.logger.info("positions can be saved again");
                     self.note_unsaved(false);
                 }
                 return true;
             };
             if !has_failed {
                 self.logger.error(format!(
-                    "{error}; nothing is lost, but collecting waits until it can be written"
+                    "{error}; nothing is lost, but collecting waits until positions can be saved"
                 ));
             }
             has_failed = true;
@@ -426,7 +481,17 @@ impl Committer {
     fn try_save(&mut self, changes: &[Change]) -> Result<()> {
         match self.store.commit(changes) {
             Err(error) if error.kind() == ErrorKind::Damaged => self.renew(&error),
-            other => other.map(drop),
+            ended => ended.map(|ended| self.report_ended(&ended)),
+        }
+    }
+
+    /// Says which changes were not saved. Whoever keeps the leases sees for itself that they are lost.
+    fn report_ended(&self, ended: &[Tenure]) {
+        for Tenure { connector, epoch } in ended {
+            self.logger.warn(format!(
+                "{connector}: another host has taken over since epoch {epoch}; what this one \
+                 delivered meanwhile is not saved, so the other delivers it again"
+            ));
         }
     }
 
@@ -477,13 +542,13 @@ mod tests {
             Err(Error::new(ErrorKind::Store, "disk gone"))
         }
 
-        fn commit(&mut self, changes: &[Change]) -> Result<()> {
+        fn commit(&mut self, changes: &[Change]) -> Result<Vec<Tenure>> {
             if self.failures > 0 {
                 self.failures -= 1;
                 return Err(Error::new(ErrorKind::Store, "disk full"));
             }
             lock(&self.saved).extend_from_slice(changes);
-            Ok(())
+            Ok(Vec::new())
         }
     }
 

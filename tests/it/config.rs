@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use in_trendmicro::config::options::{MISTAKEN, OPTIONS, Opt, Scope, find, misspellings};
-use in_trendmicro::config::{Config, Format, HandoverMode, Proxy};
+use in_trendmicro::config::{Db, Config, Format, HandoverMode, Proxy};
 use in_trendmicro::connector::{PRODUCTS, Product};
 use in_trendmicro::error::{Error, ErrorKind};
 use in_trendmicro::secret::{Credential, Secret};
@@ -770,7 +770,8 @@ fn a_name_before_a_key_beats_the_default_for_all() {
     assert_eq!(us.content_types, ["policy_events", "blocked_traffic"]);
     assert_eq!(us.tenant_name.as_deref(), Some("Größe 大"));
     assert_eq!((eu.format, us.format), (Format::Raw, Format::Raw), "only spaces are nothing");
-    assert_eq!(config.db.as_ref().unwrap().path, dir.path().join("state.db"));
+    let Some(Db::File(db)) = &config.db else { panic!("a file") };
+    assert_eq!(db.path, dir.path().join("state.db"));
 }
 
 #[test]
