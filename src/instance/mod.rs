@@ -5,6 +5,7 @@
 
 mod keep;
 mod parts;
+mod revive;
 mod start;
 mod watch;
 
@@ -97,6 +98,8 @@ pub struct Instance {
     keep_thread: Option<JoinHandle<()>>,
     /// Raised when nothing is left to be committed, so that the leases can go.
     is_committed: Stop,
+    /// Since when it only waits to begin anew.
+    failed_at: Option<Instant>,
     watch: Watch,
 }
 
@@ -195,6 +198,10 @@ impl Instance {
     ///
     /// Returns a buffer for a host that is handed records by returning them.
     pub fn tick(&mut self, host: &mut dyn Host) -> Option<Vec<u8>> {
+        if self.failed_at.is_some() {
+            self.flush_log(host);
+            return None;
+        }
         self.heed_pause(host);
         let seen = self.judge(host);
         let may_act = !self.is_paused && self.warrant.is_valid(host.now());

@@ -59,6 +59,7 @@ impl Instance {
             committer_thread: None,
             keep_thread: None,
             is_committed: Stop::default(),
+            failed_at: None,
         }
     }
 }
