@@ -2,8 +2,10 @@
 //!
 //! Only the committer calls this room, and only for what the host has confirmed.
 
+mod connection;
 mod file;
 mod guard;
+mod schema;
 mod sqlite;
 
 use crate::clock::Time;
@@ -13,6 +15,7 @@ use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::{PASSES, Window};
 
+pub use connection::connect;
 pub use sqlite::Sqlite;
 
 /// What was saved for a stream.

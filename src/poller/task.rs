@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Backoff;
 use crate::ledger::Ids;
 use crate::log::Logger;
-use crate::record::Shape;
+use crate::record::{Id, Shape};
 use crate::window::{HORIZON, Window};
 
 /// Pages of one window; a vendor that never ends is asked for half the window.
@@ -35,8 +35,9 @@ pub(super) struct Place {
     pub(super) id: WindowId,
     pub(super) window: Window,
     pub(super) next: Option<String>,
-    /// Pointers that were followed; one that comes again would lead in a circle.
-    followed: HashSet<String>,
+    /// Pointers that were followed; one that comes again would lead in a circle. Their hashes, since
+    /// a vendor can make each as long as an address may be.
+    followed: HashSet<Id>,
     pub(super) pages: u32,
     /// What a pass knows of the window's records; it does not read before it has been told.
     pub(super) known: Option<Ids>,
@@ -311,7 +312,7 @@ impl Task {
             let error = Error::new(ErrorKind::Narrow, "the vendor's pages do not end");
             return self.refuse(place, &error, now, 1.0);
         }
-        if !place.followed.insert(next) {
+        if !place.followed.insert(Id::of(next.as_bytes())) {
             let error = Error::retry("the vendor's pages lead in a circle");
             return self.restart(place, &error, None, now, 1.0);
         }
