@@ -3,6 +3,7 @@
 // A test that cannot go on fails where it stands.
 #![allow(clippy::unwrap_used)]
 
+mod fuzz;
 mod mistakes;
 mod positions;
 mod simulator;
