@@ -6,5 +6,6 @@
 mod fuzz;
 mod mistakes;
 mod positions;
+mod secrets;
 mod simulator;
 mod support;
