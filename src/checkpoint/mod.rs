@@ -3,8 +3,10 @@
 //! The committer writes it, and only what the host has confirmed. It lies in a file of this host's, or
 //! in a database that several hosts share; there, this room also keeps the leases and the budgets.
 
+mod connection;
 mod file;
 mod guard;
+mod schema;
 mod sqlite;
 
 use std::time::Duration;
@@ -18,6 +20,7 @@ use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::{PASSES, Window};
 
+pub use connection::connect;
 pub use sqlite::Sqlite;
 
 /// What was saved for a stream.
