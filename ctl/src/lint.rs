@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use in_trendmicro::config::options::{self, MISTAKEN};
+use in_trendmicro::config::mistaken::MISTAKEN;
+use in_trendmicro::config::options;
 use in_trendmicro::config::{Config, ConnectorConfig};
 use in_trendmicro::instance::connect;
 

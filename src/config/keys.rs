@@ -1,6 +1,7 @@
 //! Which keys a stanza may hold: names of connectors, and none that looks like one of ours.
 
-use super::options::{self, MISTAKEN, OPTIONS, OTHERWISE_MEANT, Opt, RESERVED, Scope};
+use super::mistaken::{MISTAKEN, OTHERWISE_MEANT, RESERVED, misspellings};
+use super::options::{self, OPTIONS, Opt, Scope};
 use super::properties::{Properties, is_used, option, shown};
 use super::value::{self, Why};
 use super::{Config, ConnectorConfig, Lookup};
@@ -69,7 +70,7 @@ fn product_of(properties: &Properties<'_>) -> Option<&'static Product> {
 fn refuse_mistaken(properties: &Properties<'_>) -> Result<()> {
     let misspelt = OPTIONS
         .iter()
-        .flat_map(|opt| options::misspellings(opt.name).map(move |key| (key, opt.name)));
+        .flat_map(|opt| misspellings(opt.name).map(move |key| (key, opt.name)));
     let mistaken = MISTAKEN.iter().map(|&(key, meant)| (key.to_owned(), meant));
     for (bare, meant) in misspelt.chain(mistaken).filter(|(key, _)| options::find(key).is_none()) {
         let key = properties.name.map_or(bare.clone(), |name| format!("{name}.{bare}"));

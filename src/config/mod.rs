@@ -6,6 +6,7 @@
 
 mod db;
 mod keys;
+pub mod mistaken;
 pub mod options;
 mod properties;
 pub mod value;

@@ -73,7 +73,7 @@ impl Keep {
     ) -> Result<Self> {
         let name = gethostname::gethostname().to_string_lossy().into_owned();
         let me = Member {
-            id: format!("{name}/{}/{:08x}", std::process::id(), fastrand::u32(..)),
+            id: format!("{name}/{:016x}", fastrand::u64(..)),
             name,
             connectors: desks.iter().map(|desk| desk.lease.to_string()).collect(),
         };

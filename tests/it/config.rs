@@ -9,7 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use in_trendmicro::config::options::{MISTAKEN, OPTIONS, Opt, Scope, find, misspellings};
+use in_trendmicro::config::mistaken::{MISTAKEN, misspellings};
+use in_trendmicro::config::options::{OPTIONS, Opt, Scope, find};
 use in_trendmicro::config::{Db, Config, Format, HandoverMode, Proxy};
 use in_trendmicro::connector::{PRODUCTS, Product};
 use in_trendmicro::error::{Error, ErrorKind};
