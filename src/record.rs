@@ -24,6 +24,10 @@ const DEPTH_MAX: usize = 64;
 /// segment, so this is about what is held twice.
 const SEGMENT_BYTES: usize = 256 * 1024;
 
+/// With so much, what was read is handed over before the answer's end: as events, it makes about a
+/// batch.
+const RICH_BYTES: usize = 2 * (SEGMENT_BYTES - SEGMENT_BYTES / 8);
+
 /// One vendor record.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
@@ -40,10 +44,20 @@ pub struct Record<'a> {
     pub time: Option<Time>,
 }
 
-/// The records of one answer.
+/// The records of one answer, or of a part of it.
 #[derive(Default)]
 pub struct Records {
     segments: Vec<Segment>,
+    seen: Seen,
+}
+
+/// What an answer has shown, whether its records are still here or were handed over on the way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// How many records.
+    pub records: usize,
+    /// The greatest of their names that are numbers.
+    pub greatest: Option<u64>,
 }
 
 /// Some records, one after another.
@@ -90,6 +104,12 @@ impl Records {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
+    }
+
+    /// What the answer has shown up to the last of them.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen
     }
 
     /// Shows them in the vendor's order.
@@ -157,11 +177,25 @@ impl RecordReader {
         self.read_value(text, Reader::item_end).ok()
     }
 
-    /// The records that were read.
+    /// Whether records enough for a batch can be taken.
+    #[must_use]
+    pub fn is_rich(&self) -> bool {
+        let sealed = self.records.segments.iter().map(|segment| segment.bodies.len());
+        sealed.sum::<usize>() + self.segment.bodies.len() >= RICH_BYTES
+    }
+
+    /// The records that were read since this was last called.
+    #[must_use]
+    pub fn take(&mut self) -> Records {
+        self.seal();
+        let seen = self.records.seen;
+        std::mem::replace(&mut self.records, Records { segments: Vec::new(), seen })
+    }
+
+    /// The records that were read and not taken.
     #[must_use]
     pub fn finish(mut self) -> Records {
-        self.seal();
-        self.records
+        self.take()
     }
 
     /// Reads the record with which `text` begins and after which `end` must succeed; returns where
@@ -198,7 +232,7 @@ impl RecordReader {
 
     /// Notes what tells the last record from others.
     fn identify(&mut self) {
-        let Self { shape, origin, segment, hasher, outline, name, time, .. } = self;
+        let Self { shape, origin, segment, hasher, outline, name, time, records, .. } = self;
         let bodies = segment.bodies.as_slice();
         let id = hasher.push(|out| {
             out.extend_from_slice(origin);
@@ -206,6 +240,8 @@ impl RecordReader {
         });
         // A record without its name is told apart by the whole of it.
         let name = outline.find(bodies, name).filter(|name| !name.is_blank());
+        records.seen.records += 1;
+        records.seen.greatest = records.seen.greatest.max(name.and_then(|name| name.as_u64()));
         let key = name.map_or(id, |name| {
             hasher.push(|out| {
                 out.extend_from_slice(origin);

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 
 /// An IP address without its zone, such as `%2`, which no receiver takes.
 pub fn part_address(part: &[u8]) -> Option<&[u8]> {
@@ -17,7 +17,7 @@ pub fn part_address(part: &[u8]) -> Option<&[u8]> {
 pub fn is_ip(text: &[u8]) -> bool {
     is_ip_v4(text) || {
         // Nothing else is worth the parser's time.
-        let is_v6 = memchr(b':', text).is_some();
+        let is_v6 = memchr_iter(b':', text).nth(1).is_some();
         is_v6 && str::from_utf8(text).is_ok_and(|text| text.parse::<IpAddr>().is_ok())
     }
 }

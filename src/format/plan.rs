@@ -49,6 +49,7 @@ pub(super) struct Keys {
 
 pub(super) struct Key {
     name: &'static str,
+    ends: Ends,
     /// Where its value is kept; a key that only leads to others has none.
     pub(super) slot: Option<usize>,
     pub(super) inner: Keys,
@@ -283,6 +284,20 @@ impl Node {
     }
 }
 
+/// The first and the last eight bytes of a name: all of a short one.
+type Ends = (u64, u64);
+
+/// Up to this length, the ends are the whole name.
+const ENDS_BYTES: usize = 16;
+
+#[inline]
+fn ends(name: &[u8]) -> Ends {
+    match (name.first_chunk(), name.last_chunk()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (name.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)), 0),
+    }
+}
+
 impl Keys {
     fn entry(&mut self, name: &'static str) -> &mut Key {
         if self.by_length.len() <= name.len() {
@@ -290,14 +305,19 @@ impl Keys {
         }
         let keys = &mut self.by_length[name.len()];
         let at = keys.iter().position(|key| key.name == name).unwrap_or_else(|| {
-            keys.push(Key { name, slot: None, inner: Self::default() });
+            let ends = ends(name.as_bytes());
+            keys.push(Key { name, ends, slot: None, inner: Self::default() });
             keys.len() - 1
         });
         &mut keys[at]
     }
 
     pub(super) fn find(&self, name: &[u8]) -> Option<&Key> {
-        self.by_length.get(name.len())?.iter().find(|key| key.name.as_bytes() == name)
+        let ends = ends(name);
+        let is_it = |key: &&Key| {
+            key.ends == ends && (name.len() <= ENDS_BYTES || key.name.as_bytes() == name)
+        };
+        self.by_length.get(name.len())?.iter().find(is_it)
     }
 
     pub(super) fn is_empty(&self) -> bool {

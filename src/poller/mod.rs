@@ -22,12 +22,13 @@ use crate::clock::{self, Stop, Time, delta};
 use crate::commit::{Message, Recalled};
 use crate::connector::{self, Connector};
 use crate::cursor::Lane;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::http::limiter::{Limiter, Priority};
 use crate::http::{Request, Response, Transport, retry};
 use crate::log::Logger;
 use crate::page::{Body, PageReader};
 use crate::queue::Queue;
+use crate::record::Records;
 use crate::window::{PASSES, Window};
 
 pub use task::TaskParts;
@@ -228,6 +229,19 @@ impl Poller {
             .keeping_text(task.parts.envelope.needs_text())
     }
 
+    /// Whether records may be taken from the reader before its end, for [`Poller::partial`].
+    #[must_use]
+    pub fn takes_parts(&self, task: usize) -> bool {
+        self.tasks[task].takes_parts()
+    }
+
+    /// What of the answer to the last [`Step::Fetch`] has been read so far, while more of it comes:
+    /// returns batches that must be put into the queue before anything else is told.
+    #[must_use]
+    pub fn partial(&mut self, task: usize, records: Records, now: Now) -> Vec<Batch> {
+        self.tasks[task].accept_part(records, now)
+    }
+
     /// The answer to the last [`Step::Recall`]; `random` in `0.0..1.0` spreads the wait after a
     /// failure.
     pub fn recalled(&mut self, task: usize, result: Result<Recalled>, now: Now, random: f64) {
@@ -350,11 +364,7 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
                 fetch(poller, transport, around, task, &request, priority);
             }
             Step::Offer { task, batch } => {
-                if poller.has_intents(task) && !intend(&batch, around) {
-                    return;
-                }
-                poller.activity(task).wait = Wait::Room;
-                if around.queue.push(batch, stop).is_err() {
+                if enqueue(poller, around, task, batch).is_err() {
                     return;
                 }
                 poller.activity(task).wait = Wait::Round;
@@ -395,7 +405,13 @@ fn fetch(
         activity.limiter_wait += waited;
         activity.wait = Wait::Answer;
         drop(activity);
-        let answer = transport.send(request, stop, &mut |bytes| reader.feed(bytes));
+        let answer = transport.send(request, stop, &mut |bytes| {
+            reader.feed(bytes)?;
+            if reader.is_rich() && poller.takes_parts(task) {
+                hand_over(poller, around, task, reader.take())?;
+            }
+            Ok(())
+        });
         note_answer(&mut poller.activity(task), &answer);
         answer
     });
@@ -404,6 +420,30 @@ fn fetch(
     if let Some(wait) = poller.fetched(task, result, Now::read(), fastrand::f64()) {
         limiter.hold(wait);
     }
+}
+
+/// Queues what was read of an answer that still comes. While there is no room, it is not read on, and
+/// the network makes the vendor wait.
+fn hand_over(
+    poller: &mut Poller,
+    around: &Surroundings,
+    task: usize,
+    records: Records,
+) -> Result<()> {
+    for batch in poller.partial(task, records, Now::read()) {
+        enqueue(poller, around, task, batch)?;
+    }
+    poller.activity(task).wait = Wait::Answer;
+    Ok(())
+}
+
+/// Puts a batch into the queue once there is room for it; fails only if the instance stops.
+fn enqueue(poller: &Poller, around: &Surroundings, task: usize, batch: Batch) -> Result<()> {
+    if poller.has_intents(task) && !intend(&batch, around) {
+        return Err(Error::stopped());
+    }
+    poller.activity(task).wait = Wait::Room;
+    around.queue.push(batch, &around.stop).map_err(|_| Error::stopped())
 }
 
 /// Counts a request, unless it was broken off by a stop.

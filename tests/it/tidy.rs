@@ -62,7 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "window",
         ],
     ),
-    ("connector", &["error", "http", "json", "msgpack", "page", "record", "window"]),
+    ("connector", &["error", "http", "json", "page", "record", "window"]),
     ("page", &["error", "record"]),
     ("http", &["clock", "config", "error", "secret"]),
     ("sweep", &["record"]),
