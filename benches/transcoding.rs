@@ -87,8 +87,9 @@ fn envelope(sample: &Sample) -> usize {
     let envelope = Envelope::new(&Style::of(Format::Envelope), sample.stream(), "mail");
     each(sample, |body| {
         let mut builder = Builder::new(0, window, span, None);
+        let mut writer = envelope.writer();
         sample.read(body).records.consume(|record| {
-            builder.push(record.id, |out| envelope.write(out, &record, now, None));
+            builder.push(record.id, |out| writer.write(out, &record, now, None));
         });
         builder.finish().iter().map(|batch| batch.bytes.len()).sum()
     })

@@ -1,8 +1,9 @@
 //! What the plugin costs: `cargo run --release --example load [RECORDS]`.
 //!
-//! The simulator serves pages of 500 mail records over loopback from this process; another process is
-//! the embedded host with the plugin. Each run collects a backlog from nothing; the sweeps end at
-//! RECORDS (one million). Prints tables and writes plots to `docs/performance`.
+//! The simulator serves pages of 500 mail records, or a list of machines in one answer, over loopback
+//! from this process; another process is the embedded host with the plugin. Each run collects a backlog
+//! from nothing; the growth ends at RECORDS (one million; ten million take a quarter of an hour). Prints
+//! tables and writes plots to `docs/performance`.
 //!
 //! The host's threads do what Fluent Bit would do with the records, so processor time is told by
 //! thread: those named `tm-…` are the plugin's, and the input's own runs its callbacks. Memory is
@@ -29,7 +30,7 @@ use in_trendmicro::log::{Level, Line, Log, Logger};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use trendmicro_sim::{EmailConfig, Sim};
+use trendmicro_sim::{ApexConfig, EmailConfig, Sim};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -145,7 +146,27 @@ struct Load {
     /// Each of them collects the whole backlog.
     connectors: usize,
     backlog: usize,
-    is_tls: bool,
+    way: Way,
+}
+
+/// What comes, and how.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Mails in pages.
+    Http,
+    Https,
+    /// Machines in one answer.
+    OneAnswer,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::OneAnswer => "HTTP, one answer",
+        }
+    }
 }
 
 /// What that cost.
@@ -154,6 +175,8 @@ struct Cost {
     wall: Duration,
     /// Processor time of the plugin's threads, of the thread that runs its callbacks, and of all.
     plugin: Duration,
+    /// Of the plugin's, what the state file takes.
+    committer: Duration,
     callbacks: Duration,
     process: Duration,
     peak_bytes: u64,
@@ -163,22 +186,24 @@ fn sweep(records_max: usize) -> Result<()> {
     report_library()?;
     let idle = idle(1)?;
     println!(
-        "\n| backlog | connectors | | records/s | CPU s per million: plugin | callbacks | process | peak over idle, MB |"
+        "\n| backlog | connectors | | records/s | CPU s per million: plugin | of it the state file | callbacks | process | peak over idle, MB |"
     );
-    println!("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |");
+    println!("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut by_backlog = Vec::new();
     let mut backlog = 10_000;
     while backlog <= records_max {
-        let load = Load { connectors: 1, backlog, is_tls: false };
+        let load = Load { connectors: 1, backlog, way: Way::Http };
         by_backlog.push((backlog, print(load, measure(load)?, idle.peak_bytes)));
         backlog *= 10;
     }
-    let tls = Load { connectors: 1, backlog: records_max.min(100_000), is_tls: true };
-    print(tls, measure(tls)?, idle.peak_bytes);
+    for way in [Way::Https, Way::OneAnswer] {
+        let load = Load { connectors: 1, backlog: records_max.min(100_000), way };
+        print(load, measure(load)?, idle.peak_bytes);
+    }
     let mut by_connectors = Vec::new();
     for connectors in [1, 4, 16, 64] {
         let backlog = records_max.min(320_000) / connectors;
-        let load = Load { connectors, backlog, is_tls: false };
+        let load = Load { connectors, backlog, way: Way::Http };
         by_connectors.push((connectors, print(load, measure(load)?, idle.peak_bytes)));
     }
     println!("\n| idle connectors | CPU, % of a core | resident MB |");
@@ -252,6 +277,7 @@ impl Running {
             records: records as usize,
             wall,
             plugin: Duration::ZERO,
+            committer: Duration::ZERO,
             callbacks: Duration::ZERO,
             process: Duration::ZERO,
             peak_bytes: self.status("VmHWM:")?,
@@ -261,6 +287,7 @@ impl Running {
             cost.process += time;
             if name.starts_with("tm-") || name.starts_with("trendmicro") {
                 cost.plugin += time;
+                cost.committer += if name == "tm-commit" { time } else { Duration::ZERO };
             } else if name.starts_with("flb-in-") {
                 cost.callbacks += time;
             }
@@ -296,8 +323,9 @@ fn measure(load: Load) -> Result<Cost> {
 /// Collects a backlog from nothing.
 fn run(kind: &str, load: Load) -> Result<Cost> {
     let dir = tempfile::tempdir()?;
-    let sim = simulate(load.backlog)?;
-    let url = if load.is_tls { tls_front(&sim, dir.path())? } else { sim.url().to_owned() };
+    let sim = simulate(load)?;
+    let url =
+        if load.way == Way::Https { tls_front(&sim, dir.path())? } else { sim.url().to_owned() };
     let begun = Instant::now();
     let mut running = Running::start(kind, &config(load, &url, dir.path())?, TICK)?;
     let expected = (load.connectors * load.backlog) as u64;
@@ -323,8 +351,8 @@ fn run(kind: &str, load: Load) -> Result<Cost> {
 /// What connectors cost that have nothing to collect.
 fn idle(connectors: usize) -> Result<Cost> {
     let dir = tempfile::tempdir()?;
-    let sim = simulate(0)?;
-    let load = Load { connectors, backlog: 0, is_tls: false };
+    let load = Load { connectors, backlog: 0, way: Way::Http };
+    let sim = simulate(load)?;
     let mut running = Running::start("bare", &config(load, sim.url(), dir.path())?, IDLE_TICK)?;
     // The first round, which every start has.
     thread::sleep(Duration::from_secs(3));
@@ -337,9 +365,13 @@ fn idle(connectors: usize) -> Result<Cost> {
     Ok(cost)
 }
 
-fn simulate(backlog: usize) -> Result<Sim> {
+fn simulate(load: Load) -> Result<Sim> {
+    if load.way == Way::OneAnswer {
+        let apex = ApexConfig { agents: load.backlog, ..ApexConfig::default() };
+        return Ok(Sim::builder().apex(apex).start()?);
+    }
     let email = EmailConfig {
-        accepted_backlog: backlog,
+        accepted_backlog: load.backlog,
         blocked_backlog: 0,
         policy_backlog: 0,
         backlog_span: Duration::from_secs(24 * 3600),
@@ -351,24 +383,39 @@ fn simulate(backlog: usize) -> Result<Sim> {
 }
 
 fn config(load: Load, url: &str, dir: &Path) -> Result<PathBuf> {
-    let email = EmailConfig::default();
     let names: Vec<String> = (0..load.connectors).map(|i| format!("c{i}")).collect();
     let mut text = format!(
         "[SERVICE]\n    log_level info\n[INPUT]\n    Name trendmicro\n    Tag tm\n    \
-         connectors {}\n    connector email_security\n    content_types accepted_traffic\n    \
-         base_url {url}\n    username {}\n    api_key {}\n    interval 1s\n    lookback 25h\n    db {}\n",
+         connectors {}\n    base_url {url}\n    db {}\n{}",
         names.join(","),
-        email.username,
-        email.api_key,
         dir.join("state.db").display(),
+        product(load.way),
     );
-    if load.is_tls {
+    if load.way == Way::Https {
         writeln!(text, "    tls_ca_file {}", dir.join("ca.pem").display())?;
     }
     text += "[OUTPUT]\n    Name null\n    Match *\n";
     let path = dir.join("load.conf");
     fs::write(&path, text)?;
     Ok(path)
+}
+
+/// The properties of what is collected.
+fn product(way: Way) -> String {
+    if way == Way::OneAnswer {
+        let apex = ApexConfig::default();
+        return format!(
+            "    connector apex_central\n    content_types agents\n    application_id {}\n    \
+             api_key {}\n    interval 1h\n",
+            apex.application_id, apex.api_key,
+        );
+    }
+    let email = EmailConfig::default();
+    format!(
+        "    connector email_security\n    content_types accepted_traffic\n    username {}\n    \
+         api_key {}\n    interval 1s\n    lookback 25h\n",
+        email.username, email.api_key,
+    )
 }
 
 /// Something that speaks TLS before the simulator; returns its URL and leaves its authority in `dir`.
@@ -441,12 +488,13 @@ fn body_bytes(head: &[u8]) -> usize {
 fn print(load: Load, cost: Cost, idle_bytes: u64) -> Cost {
     let millions = cost.records as f64 / 1e6;
     println!(
-        "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} |",
+        "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.1} |",
         load.backlog,
         load.connectors,
-        if load.is_tls { "HTTPS" } else { "HTTP" },
+        load.way.name(),
         cost.records as f64 / cost.wall.as_secs_f64(),
         cost.plugin.as_secs_f64() / millions,
+        cost.committer.as_secs_f64() / millions,
         cost.callbacks.as_secs_f64() / millions,
         cost.process.as_secs_f64() / millions,
         cost.peak_bytes.saturating_sub(idle_bytes) as f64 / 1e6,

@@ -4,7 +4,7 @@ use crate::clock::Time;
 use crate::config::{ConnectorConfig, EcsMapping, Emit, Format, Redaction};
 use crate::connector::Stream;
 use crate::format::redact::Redactor;
-use crate::format::{self, About, Mapped};
+use crate::format::{self, About, Event, Mapped, Scratch};
 use crate::msgpack::{self, View};
 use crate::record::Record;
 use crate::sweep::Change;
@@ -90,19 +90,34 @@ impl Envelope {
         matches!(self.form, Form::Mapped(_)) && self.redactor.is_none()
     }
 
-    /// Appends the event of `record`; without a time of its own it happened at `fallback`, when the
+    /// A writer of many events.
+    #[must_use]
+    pub fn writer(&self) -> Writer<'_> {
+        Writer { envelope: self, scratch: Scratch::default() }
+    }
+}
+
+/// Writes events, each in the memory of the last.
+pub struct Writer<'a> {
+    envelope: &'a Envelope,
+    scratch: Scratch,
+}
+
+impl Writer<'_> {
+    /// Appends the event of `record`; without a time of its own it happened at `polled`, when the
     /// vendor was asked. What changed must be given if, and only if, the envelope was made for that.
     pub fn write(
-        &self,
+        &mut self,
         out: &mut Vec<u8>,
         record: &Record<'_>,
-        fallback: Time,
+        polled: Time,
         change: Option<Change>,
     ) {
-        msgpack::event(out, record.time.unwrap_or(fallback));
-        let redacted = self.redactor.as_ref().map(|by| by.apply(View::new(record.body)));
+        msgpack::event(out, record.time.unwrap_or(polled));
+        let Envelope { form, redactor } = self.envelope;
+        let redacted = redactor.as_ref().map(|by| by.apply(View::new(record.body)));
         let body = redacted.as_deref().unwrap_or(record.body);
-        match &self.form {
+        match form {
             Form::Raw => out.extend_from_slice(body),
             Form::Envelope(around) => around.write(out, record, body, change),
             Form::Mapped(mapped) => {
@@ -112,7 +127,8 @@ impl Envelope {
                 let made =
                     (redacted.is_some() || record.text.is_empty()).then(|| format::json(body));
                 let text = made.as_deref().unwrap_or(record.text);
-                mapped.write(out, record, body, text, fallback, change);
+                let event = Event { record, body, text, polled, change };
+                mapped.write(out, &event, &mut self.scratch);
             }
         }
     }
@@ -203,12 +219,8 @@ mod tests {
         let fallback = Time::from_timestamp(5, 0).unwrap();
         let tenant_name = tenant_name.map(str::to_owned);
         let style = Style { tenant_name, has_change: true, ..Style::of(format) };
-        Envelope::new(&style, &stream, "mail").write(
-            &mut out,
-            &record,
-            fallback,
-            Some(Change::Added),
-        );
+        let envelope = Envelope::new(&style, &stream, "mail");
+        envelope.writer().write(&mut out, &record, fallback, Some(Change::Added));
         let mut rest = out.as_slice();
         let value = rmpv::decode::read_value(&mut rest).unwrap();
         assert!(rest.is_empty());

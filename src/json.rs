@@ -136,42 +136,57 @@ impl<'a> Reader<'a> {
                 self.at += length + 1;
                 Ok(Cow::Borrowed(&self.text[start..start + length]))
             }
-            Some(_) => self.escaped_string().map(Cow::Owned),
+            Some(_) => {
+                let mut out = Vec::new();
+                self.at -= 1;
+                self.string_onto(&mut out)?;
+                Ok(String::from_utf8(out).expect("pieces of a text are text").into())
+            }
             None => Err(self.fault("the end of a string")),
         }
     }
 
-    /// Reads a string and appends it.
+    /// Reads a string without an escape: returns the text from its start on, and its length. One
+    /// with an escape stays where it is, for [`Reader::string_onto`], and so does one that is cut.
     ///
-    /// A short string is looked through and copied in one go, since two calls for each would take
-    /// longer than the rest of the reading; one with an escape, or at the text's end, is not.
+    /// # Errors
+    /// When no string begins here.
+    #[inline]
+    pub fn plain_string(&mut self) -> Result<Option<(&'a [u8], usize)>> {
+        self.expect(b'"', "a string")?;
+        let rest = self.rest();
+        let mut passed = 0;
+        while let Some(block) = rest[passed..].first_chunk::<16>() {
+            if let Some(length) = first_mark(block) {
+                if block[length] == b'\\' {
+                    break;
+                }
+                self.at += passed + length + 1;
+                return Ok(Some((rest, passed + length)));
+            }
+            passed += block.len();
+        }
+        self.at -= 1;
+        Ok(None)
+    }
+
+    /// Reads a string and appends it.
     ///
     /// # Errors
     /// When no string begins here or it does not end.
-    #[inline]
     pub fn string_onto(&mut self, out: &mut Vec<u8>) -> Result<()> {
         self.expect(b'"', "a string")?;
-        let (start, before) = (self.at, out.len());
-        while let Some(block) = self.rest().first_chunk::<16>() {
-            out.extend_from_slice(block);
-            let word = u128::from_le_bytes(*block);
-            let found = zero_bytes(word ^ repeat(b'"')) | zero_bytes(word ^ repeat(b'\\'));
-            if found == 0 {
-                self.at += block.len();
-                continue;
-            }
-            let length = found.trailing_zeros() as usize / 8;
-            if block[length] == b'\\' {
-                break;
-            }
-            out.truncate(out.len() - block.len() + length);
+        loop {
+            let Some(length) = memchr2(b'"', b'\\', self.rest()) else {
+                return Err(self.fault("the end of a string"));
+            };
+            out.extend_from_slice(&self.rest()[..length]);
             self.at += length + 1;
-            return Ok(());
+            if self.text.as_bytes()[self.at - 1] == b'"' {
+                return Ok(());
+            }
+            self.escape(out)?;
         }
-        out.truncate(before);
-        self.at = start - 1;
-        out.extend_from_slice(self.string()?.as_bytes());
-        Ok(())
     }
 
     /// Reads `true`, `false` or `null`.
@@ -297,39 +312,27 @@ impl<'a> Reader<'a> {
         self.colon()
     }
 
-    /// Reads on from the start of a string that holds an escape.
-    fn escaped_string(&mut self) -> Result<String> {
-        let mut out = String::new();
-        loop {
-            let Some(length) = memchr2(b'"', b'\\', self.rest()) else {
-                return Err(self.fault("the end of a string"));
-            };
-            out.push_str(&self.text[self.at..self.at + length]);
-            self.at += length + 1;
-            if self.text.as_bytes()[self.at - 1] == b'"' {
-                return Ok(out);
-            }
-            self.escape(&mut out)?;
-        }
-    }
-
-    /// Reads what follows a backslash.
-    fn escape(&mut self, out: &mut String) -> Result<()> {
+    /// Reads what follows a backslash, and appends what it stands for.
+    fn escape(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let Some(c) = self.text[self.at..].chars().next() else {
             return Err(self.fault("the end of a string"));
         };
         self.at += c.len_utf8();
-        match c {
-            '"' | '\\' | '/' => out.push(c),
-            'b' => out.push('\u{8}'),
-            'f' => out.push('\u{c}'),
-            'n' => out.push('\n'),
-            'r' => out.push('\r'),
-            't' => out.push('\t'),
-            'u' => out.push(self.unicode_escape()),
-            // Not JSON; both characters are kept, so nothing of the record is lost.
-            _ => out.extend(['\\', c]),
-        }
+        let meant = match c {
+            '"' | '\\' | '/' => c,
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => self.unicode_escape(),
+            _ => {
+                // Not JSON; both characters are kept, so nothing of the record is lost.
+                out.push(b'\\');
+                c
+            }
+        };
+        out.extend_from_slice(meant.encode_utf8(&mut [0; 4]).as_bytes());
         Ok(())
     }
 
@@ -420,14 +423,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A word of sixteen times that byte.
-const fn repeat(byte: u8) -> u128 {
-    u128::from_ne_bytes([byte; 16])
-}
-
-/// The highest bit of each byte that is zero; above the first such byte, others may be set too.
-const fn zero_bytes(word: u128) -> u128 {
-    word.wrapping_sub(repeat(0x01)) & !word & repeat(0x80)
+/// Where the first quotation mark or backslash is.
+#[inline]
+fn first_mark(block: &[u8; 16]) -> Option<usize> {
+    let word = u128::from_le_bytes(*block);
+    // The highest bit of each byte that is zero; above the first such byte, others may be set too.
+    let found = |mark: u8| {
+        let word = word ^ u128::from_ne_bytes([mark; 16]);
+        word.wrapping_sub(u128::from_ne_bytes([0x01; 16])) & !word & u128::from_ne_bytes([0x80; 16])
+    };
+    let found = found(b'"') | found(b'\\');
+    (found != 0).then_some(found.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]

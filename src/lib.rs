@@ -28,6 +28,7 @@ pub mod batch;
 pub mod envelope;
 pub mod format;
 pub mod msgpack;
+mod outline;
 
 pub mod handover;
 pub mod queue;

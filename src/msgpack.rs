@@ -25,6 +25,12 @@ pub fn event(out: &mut Vec<u8>, time: Time) {
 /// Writes a string.
 #[inline]
 pub fn string(out: &mut Vec<u8>, text: &str) {
+    self::text(out, text.as_bytes());
+}
+
+/// Writes a string whose bytes are known to be text.
+#[inline]
+pub fn text(out: &mut Vec<u8>, text: &[u8]) {
     let length = text.len();
     match length {
         0..=31 => out.push(0xa0 | length as u8),
@@ -32,7 +38,22 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
         0x100..=0xffff => sized(out, 0xda, &(length as u16).to_be_bytes()),
         _ => sized(out, 0xdb, &(length as u32).to_be_bytes()),
     }
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(text);
+}
+
+/// Writes the string that is the first `length` bytes of `bytes`, which are known to be text. With
+/// more behind it, a short string is copied without a call.
+#[inline]
+pub fn text_within(out: &mut Vec<u8>, bytes: &[u8], length: usize) {
+    match bytes.first_chunk::<32>() {
+        Some(block) if length < block.len() => {
+            out.push(0xa0 | length as u8);
+            let end = out.len() + length;
+            out.extend_from_slice(block);
+            out.truncate(end);
+        }
+        _ => text(out, &bytes[..length]),
+    }
 }
 
 /// Writes an unsigned integer in its shortest form.
@@ -91,14 +112,16 @@ pub fn open(out: &mut Vec<u8>) -> usize {
     out.len() - 1
 }
 
-/// Fills in the header of a map that [`open`] reserved at `at`.
-pub fn close_map(out: &mut Vec<u8>, at: usize, count: usize) {
-    close(out, at, count, [0x80, 0xde, 0xdf]);
+/// Fills in the header of a map that [`open`] reserved at `at`; returns by how many bytes what lies
+/// behind it has moved.
+pub fn close_map(out: &mut Vec<u8>, at: usize, count: usize) -> usize {
+    close(out, at, count, [0x80, 0xde, 0xdf])
 }
 
-/// Fills in the header of an array that [`open`] reserved at `at`.
-pub fn close_array(out: &mut Vec<u8>, at: usize, count: usize) {
-    close(out, at, count, [0x90, 0xdc, 0xdd]);
+/// Fills in the header of an array that [`open`] reserved at `at`; returns by how many bytes what
+/// lies behind it has moved.
+pub fn close_array(out: &mut Vec<u8>, at: usize, count: usize) -> usize {
+    close(out, at, count, [0x90, 0xdc, 0xdd])
 }
 
 /// Fills in the header of a string that [`open`] reserved at `at`; its bytes lie behind it.
@@ -123,16 +146,21 @@ pub fn close_string(out: &mut Vec<u8>, at: usize) {
 }
 
 /// Small containers are the rule, so one byte is reserved and large ones move what follows.
-fn close(out: &mut Vec<u8>, at: usize, count: usize, [fixed, medium, large]: [u8; 3]) {
+fn close(out: &mut Vec<u8>, at: usize, count: usize, [fixed, medium, large]: [u8; 3]) -> usize {
     match count {
-        0..=15 => out[at] = fixed | count as u8,
+        0..=15 => {
+            out[at] = fixed | count as u8;
+            0
+        }
         16..=0xffff => {
             out[at] = medium;
             out.splice(at + 1..at + 1, (count as u16).to_be_bytes());
+            2
         }
         _ => {
             out[at] = large;
             out.splice(at + 1..at + 1, (count as u32).to_be_bytes());
+            4
         }
     }
 }
@@ -237,11 +265,13 @@ impl<'a> View<'a> {
     /// Whether the value is a map.
     #[must_use]
     pub fn is_map(&self) -> bool {
-        matches!(self.shape(), Shape::Map { .. })
+        matches!(self.0.first(), Some(0x80..=0x8f | 0xde | 0xdf))
     }
 
-    fn is_scalar(&self) -> bool {
-        !matches!(self.0.first(), Some(0x80..=0x9f | 0xdc..=0xdf))
+    /// Whether the value is an array.
+    #[must_use]
+    pub fn is_array(&self) -> bool {
+        matches!(self.0.first(), Some(0x90..=0x9f | 0xdc | 0xdd))
     }
 
     /// The value as text, if it is a string.
@@ -360,110 +390,6 @@ impl<'a> View<'a> {
             values -= 1;
         }
         at
-    }
-}
-
-/// Writes values with the keys of every map sorted, so that equal records give equal bytes.
-#[derive(Default)]
-pub struct Canonical {
-    /// The pairs of the maps that are being written, the innermost last.
-    pairs: Vec<Pair>,
-    /// By their nesting, the order of the pairs of the last map that was written.
-    orders: Vec<Vec<usize>>,
-}
-
-/// Where a pair lies within the bytes of its map.
-#[derive(Clone, Copy)]
-struct Pair {
-    /// The first eight bytes of the key, which nearly always tell it from the others.
-    prefix: u64,
-    key: usize,
-    value: usize,
-    end: usize,
-}
-
-impl Canonical {
-    /// Appends `value`.
-    pub fn write(&mut self, value: View<'_>, out: &mut Vec<u8>) {
-        self.write_at(0, value, out);
-    }
-
-    fn write_at(&mut self, depth: usize, value: View<'_>, out: &mut Vec<u8>) {
-        match value.shape() {
-            Shape::Scalar { header, payload } => {
-                out.extend_from_slice(value.0.get(..header + payload).unwrap_or_default());
-            }
-            Shape::Array { header, count } => {
-                out.extend_from_slice(&value.0[..header]);
-                let mut rest = &value.0[header..];
-                (0..count)
-                    .map_while(|_| take(&mut rest))
-                    .for_each(|item| self.write_at(depth, item, out));
-            }
-            Shape::Map { header, count } => {
-                out.extend_from_slice(&value.0[..header]);
-                self.write_pairs(depth, value.0, header, count, out);
-            }
-        }
-    }
-
-    fn write_pairs(
-        &mut self,
-        depth: usize,
-        map: &[u8],
-        header: usize,
-        count: usize,
-        out: &mut Vec<u8>,
-    ) {
-        let base = self.pairs.len();
-        let mut rest = &map[header..];
-        for _ in 0..count {
-            let key = map.len() - rest.len();
-            let (Some(name), Some(_)) = (take(&mut rest), take(&mut rest)) else { break };
-            let (value, end) = (key + name.0.len(), map.len() - rest.len());
-            self.pairs.push(Pair { prefix: prefix(name.0), key, value, end });
-        }
-        if self.orders.len() == depth {
-            self.orders.push(Vec::new());
-        }
-        sort(&mut self.orders[depth], &self.pairs[base..], map);
-        for i in 0..self.orders[depth].len() {
-            let Pair { key, value, end, .. } = self.pairs[base + self.orders[depth][i]];
-            if View(&map[value..]).is_scalar() {
-                out.extend_from_slice(&map[key..end]);
-            } else {
-                out.extend_from_slice(&map[key..value]);
-                self.write_at(depth + 1, View(&map[value..end]), out);
-            }
-        }
-        self.pairs.truncate(base);
-    }
-}
-
-/// Makes `order` the order of the pairs by their keys; equal keys stay in theirs.
-///
-/// Maps in one place of a record are mostly alike, so the last one's order is mostly right already.
-fn sort(order: &mut Vec<usize>, pairs: &[Pair], map: &[u8]) {
-    if order.len() != pairs.len() {
-        order.clear();
-        order.extend(0..pairs.len());
-    }
-    let compare = |&one: &usize, &two: &usize| {
-        let (one, two) = (&pairs[one], &pairs[two]);
-        let rest = || map[one.key..one.value].cmp(&map[two.key..two.value]);
-        one.prefix.cmp(&two.prefix).then_with(rest).then(one.key.cmp(&two.key))
-    };
-    if !order.is_sorted_by(|one, two| compare(one, two).is_le()) {
-        order.sort_unstable_by(compare);
-    }
-}
-
-/// The first eight bytes as a number that sorts as they do.
-#[inline]
-fn prefix(bytes: &[u8]) -> u64 {
-    match bytes.first_chunk() {
-        Some(first) => u64::from_be_bytes(*first),
-        None => bytes.iter().rev().fold(0, |sum, &byte| sum >> 8 | u64::from(byte) << 56),
     }
 }
 

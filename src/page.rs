@@ -33,7 +33,7 @@ pub struct PageReader {
 
 /// What a page's body held.
 pub struct Body {
-    /// The records of its list.
+    /// The records of its list that were not taken before its end.
     pub records: Records,
     /// The answer with a `0` in the place of each record; empty if the body was.
     pub frame: String,
@@ -71,6 +71,19 @@ impl PageReader {
         // So no record is larger that is read where it lies.
         let mut pieces = bytes.chunks(RECORD_BYTES_MAX);
         pieces.try_for_each(|piece| self.cutter.feed(piece, &mut self.elements))
+    }
+
+    /// Whether records enough for a batch can be taken.
+    #[must_use]
+    pub fn is_rich(&self) -> bool {
+        self.elements.records.is_rich()
+    }
+
+    /// The records that were read since this was last called; what [`PageReader::finish`] returns
+    /// are the others.
+    #[must_use]
+    pub fn take(&mut self) -> Records {
+        self.elements.records.take()
     }
 
     /// The whole body has been fed.

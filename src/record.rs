@@ -14,7 +14,8 @@ use crate::error::Result;
 use crate::identity::Hasher;
 pub use crate::identity::Id;
 use crate::json::{Kind, Reader};
-use crate::msgpack::{self, Canonical, View};
+use crate::msgpack::{self, View};
+use crate::outline::{self, Outline, Path};
 
 /// Nesting that is kept as structure. What lies deeper is kept as its JSON text, because hosts and
 /// receivers walk records recursively.
@@ -22,6 +23,10 @@ const DEPTH_MAX: usize = 64;
 /// A segment with more than this takes no more records. Whoever consumes records frees them by the
 /// segment, so this is about what is held twice.
 const SEGMENT_BYTES: usize = 256 * 1024;
+
+/// With so much, what was read is handed over before the answer's end: as events, it makes about a
+/// batch.
+const RICH_BYTES: usize = 2 * (SEGMENT_BYTES - SEGMENT_BYTES / 8);
 
 /// One vendor record.
 #[derive(Clone, Copy)]
@@ -39,10 +44,20 @@ pub struct Record<'a> {
     pub time: Option<Time>,
 }
 
-/// The records of one answer.
+/// The records of one answer, or of a part of it.
 #[derive(Default)]
 pub struct Records {
     segments: Vec<Segment>,
+    seen: Seen,
+}
+
+/// What an answer has shown, whether its records are still here or were handed over on the way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// How many records.
+    pub records: usize,
+    /// The greatest of their names that are numbers.
+    pub greatest: Option<u64>,
 }
 
 /// Some records, one after another.
@@ -91,6 +106,12 @@ impl Records {
         self.segments.is_empty()
     }
 
+    /// What the answer has shown up to the last of them.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
     /// Shows them in the vendor's order.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         self.segments.iter().flat_map(Segment::records)
@@ -115,7 +136,9 @@ pub struct RecordReader {
     records: Records,
     segment: Segment,
     hasher: Hasher,
-    canonical: Canonical,
+    outline: Outline,
+    name: Path,
+    time: Path,
 }
 
 impl RecordReader {
@@ -129,7 +152,9 @@ impl RecordReader {
             records: Records::default(),
             segment: Segment::default(),
             hasher: Hasher::default(),
-            canonical: Canonical::default(),
+            outline: Outline::default(),
+            name: Path::new(shape.name),
+            time: Path::new(shape.time),
         }
     }
 
@@ -152,11 +177,25 @@ impl RecordReader {
         self.read_value(text, Reader::item_end).ok()
     }
 
-    /// The records that were read.
+    /// Whether records enough for a batch can be taken.
+    #[must_use]
+    pub fn is_rich(&self) -> bool {
+        let sealed = self.records.segments.iter().map(|segment| segment.bodies.len());
+        sealed.sum::<usize>() + self.segment.bodies.len() >= RICH_BYTES
+    }
+
+    /// The records that were read since this was last called.
+    #[must_use]
+    pub fn take(&mut self) -> Records {
+        self.seal();
+        let seen = self.records.seen;
+        std::mem::replace(&mut self.records, Records { segments: Vec::new(), seen })
+    }
+
+    /// The records that were read and not taken.
     #[must_use]
     pub fn finish(mut self) -> Records {
-        self.seal();
-        self.records
+        self.take()
     }
 
     /// Reads the record with which `text` begins and after which `end` must succeed; returns where
@@ -177,7 +216,9 @@ impl RecordReader {
             bodies.reserve(SEGMENT_BYTES);
             self.hasher.reserve(SEGMENT_BYTES);
         }
-        if let Err(error) = transcode_map(&mut reader, bodies).and_then(|()| end(&mut reader)) {
+        self.outline.clear();
+        let mut writer = Writer { out: bodies, outline: &mut self.outline };
+        if let Err(error) = writer.record(&mut reader).and_then(|()| end(&mut reader)) {
             bodies.truncate(start);
             return Err(error);
         }
@@ -185,26 +226,29 @@ impl RecordReader {
         if self.keeps_text {
             self.segment.texts.push_str(text[..at].trim());
         }
-        self.identify(start);
+        self.identify();
         Ok(at)
     }
 
-    /// Notes what tells the record whose body begins at `start` from others.
-    fn identify(&mut self, start: usize) {
-        let Self { shape, origin, segment, hasher, canonical, .. } = self;
-        let body = View::new(&segment.bodies[start..]);
+    /// Notes what tells the last record from others.
+    fn identify(&mut self) {
+        let Self { shape, origin, segment, hasher, outline, name, time, records, .. } = self;
+        let bodies = segment.bodies.as_slice();
         let id = hasher.push(|out| {
             out.extend_from_slice(origin);
-            canonical.write(body, out);
+            outline.write_sorted(bodies, out);
         });
         // A record without its name is told apart by the whole of it.
-        let key = shape.name_of(body).map_or(id, |name| {
+        let name = outline.find(bodies, name).filter(|name| !name.is_blank());
+        records.seen.records += 1;
+        records.seen.greatest = records.seen.greatest.max(name.and_then(|name| name.as_u64()));
+        let key = name.map_or(id, |name| {
             hasher.push(|out| {
                 out.extend_from_slice(origin);
                 shape.write_name(name, out);
             })
         });
-        let time = body.find(shape.time).and_then(|value| parse_time(value.as_str()?));
+        let time = outline.find(bodies, time).and_then(|value| parse_time(value.as_str()?));
         let (end, text_end) = (segment.bodies.len(), segment.texts.len());
         segment.entries.push(Entry { end, text_end, id, key, time });
     }
@@ -256,7 +300,7 @@ impl Shape {
         msgpack::map(&mut out, usize::from(name.is_some()));
         if let (Some(name), Some(key)) = (name, self.name.last()) {
             msgpack::string(&mut out, key);
-            Canonical::default().write(name, &mut out);
+            outline::write_sorted(name, &mut out);
         }
         out
     }
@@ -265,7 +309,7 @@ impl Shape {
     #[must_use]
     pub fn restore<'a>(&self, body: &'a [u8], key: Id) -> Record<'a> {
         let mut message = self.origin();
-        Canonical::default().write(View::new(body), &mut message);
+        outline::write_sorted(View::new(body), &mut message);
         Record { id: Id::of(&message), key, time: None, body, text: "" }
     }
 
@@ -278,15 +322,10 @@ impl Shape {
         out
     }
 
-    /// The name of a record, unless it is missing or empty.
-    fn name_of<'a>(&self, record: View<'a>) -> Option<View<'a>> {
-        record.find(self.name).filter(|name| !name.is_blank())
-    }
-
     fn write_name(&self, name: View<'_>, out: &mut Vec<u8>) {
         match name.as_str().filter(|_| self.folds_name) {
             Some(text) => msgpack::string(out, &text.to_lowercase()),
-            None => Canonical::default().write(name, out),
+            None => outline::write_sorted(name, out),
         }
     }
 }
@@ -330,65 +369,105 @@ fn parse_any_time(text: &str) -> Option<Time> {
     })
 }
 
-/// Writes the next JSON value as a map: an event's body must be one, or the host drops the rest of
-/// its chunk.
-fn transcode_map(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<()> {
-    if reader.peek()? != Kind::Object {
-        msgpack::map(out, 1);
-        msgpack::string(out, "value");
-    }
-    transcode(reader, out, DEPTH_MAX)
+/// Writes a record and notes where its members lie.
+struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    outline: &'a mut Outline,
 }
 
-/// Writes the next JSON value as MessagePack; `depth` is the nesting that is still allowed.
-fn transcode(reader: &mut Reader<'_>, out: &mut Vec<u8>, depth: usize) -> Result<()> {
-    match reader.peek()? {
-        Kind::Object | Kind::Array if depth == 0 => msgpack::string(out, reader.skip()?),
-        Kind::Object => {
-            let at = msgpack::open(out);
-            let mut count = 0;
-            reader.members(|reader| {
-                string(reader, out)?;
-                reader.colon()?;
-                count += 1;
-                transcode(reader, out, depth - 1)
-            })?;
-            msgpack::close_map(out, at, count);
+impl Writer<'_> {
+    /// Writes the next JSON value as a map: an event's body must be one, or the host drops the rest
+    /// of its chunk.
+    fn record(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        if reader.peek()? == Kind::Object {
+            return self.value(reader, DEPTH_MAX);
         }
-        Kind::Array => {
-            let at = msgpack::open(out);
-            let mut count = 0;
-            reader.array(|reader| {
-                count += 1;
-                transcode(reader, out, depth - 1)
-            })?;
-            msgpack::close_array(out, at, count);
-        }
-        Kind::String => string(reader, out)?,
-        Kind::Number => number(out, reader.number()?),
-        Kind::True => {
-            reader.word("true")?;
-            msgpack::boolean(out, true);
-        }
-        Kind::False => {
-            reader.word("false")?;
-            msgpack::boolean(out, false);
-        }
-        Kind::Null => {
-            reader.word("null")?;
-            msgpack::nil(out);
-        }
+        let (map, start) = (self.outline.open(), self.out.len());
+        msgpack::map(self.out, 1);
+        let key = self.out.len();
+        msgpack::string(self.out, "value");
+        self.member(reader, key, DEPTH_MAX)?;
+        self.outline.close(map, start..key, self.out);
+        Ok(())
     }
-    Ok(())
-}
 
-/// Writes the next string.
-#[inline]
-fn string(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<()> {
-    let at = msgpack::open(out);
-    reader.string_onto(out)?;
-    msgpack::close_string(out, at);
-    Ok(())
+    /// Writes the next JSON value; `depth` is the nesting that is still allowed.
+    fn value(&mut self, reader: &mut Reader<'_>, depth: usize) -> Result<()> {
+        match reader.peek()? {
+            Kind::Object | Kind::Array if depth == 0 => msgpack::string(self.out, reader.skip()?),
+            Kind::Object => self.object(reader, depth - 1)?,
+            Kind::Array => self.array(reader, depth - 1)?,
+            Kind::String => self.string(reader)?,
+            Kind::Number => number(self.out, reader.number()?),
+            Kind::True => {
+                reader.word("true")?;
+                msgpack::boolean(self.out, true);
+            }
+            Kind::False => {
+                reader.word("false")?;
+                msgpack::boolean(self.out, false);
+            }
+            Kind::Null => {
+                reader.word("null")?;
+                msgpack::nil(self.out);
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, reader: &mut Reader<'_>, depth: usize) -> Result<()> {
+        let map = self.outline.open();
+        let at = msgpack::open(self.out);
+        let mut count = 0;
+        reader.members(|reader| {
+            let key = self.out.len();
+            self.string(reader)?;
+            reader.colon()?;
+            count += 1;
+            self.member(reader, key, depth)
+        })?;
+        let moved = msgpack::close_map(self.out, at, count);
+        if moved > 0 {
+            self.outline.shift(map, moved);
+        }
+        self.outline.close(map, at..at + 1 + moved, self.out);
+        Ok(())
+    }
+
+    /// Writes the value of a member whose key lies at `key`.
+    fn member(&mut self, reader: &mut Reader<'_>, key: usize, depth: usize) -> Result<()> {
+        let (value, before) = (self.out.len(), self.outline.mark());
+        self.value(reader, depth)?;
+        self.outline.member(self.out, key, value, before);
+        Ok(())
+    }
+
+    fn array(&mut self, reader: &mut Reader<'_>, depth: usize) -> Result<()> {
+        let inside = self.outline.mark();
+        let at = msgpack::open(self.out);
+        let mut count = 0;
+        reader.array(|reader| {
+            count += 1;
+            self.value(reader, depth)
+        })?;
+        let moved = msgpack::close_array(self.out, at, count);
+        if moved > 0 {
+            self.outline.shift(inside, moved);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn string(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        if let Some((bytes, length)) = reader.plain_string()? {
+            msgpack::text_within(self.out, bytes, length);
+            return Ok(());
+        }
+        let at = msgpack::open(self.out);
+        reader.string_onto(self.out)?;
+        msgpack::close_string(self.out, at);
+        Ok(())
+    }
 }
 
 /// Writes a number exactly where MessagePack can, else as a string of its digits.
@@ -594,6 +673,8 @@ mod tests {
             let pretty = serde_json::to_string_pretty(&json).unwrap();
             let (one, two) = (read(&compact), read(&pretty));
             prop_assert_eq!(one.id, two.id);
+            // The outline that is noted while a record is written is the one of what was written.
+            prop_assert_eq!(one.id, SHAPE.restore(&one.body, one.id).id);
             let value = decode(&one.body);
             let expected =
                 if json.is_object() { json } else { serde_json::json!({ "value": json }) };

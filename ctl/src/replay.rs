@@ -122,7 +122,7 @@ pub fn print(span: &Span, out: &mut dyn Write) -> Result<(), Failure> {
 
 fn line(envelope: &Envelope, record: &Record<'_>, out: &mut dyn Write) -> Result<()> {
     let mut event = Vec::new();
-    envelope.write(&mut event, record, now(), None);
+    envelope.writer().write(&mut event, record, now(), None);
     let fault =
         |error: &dyn std::fmt::Display| Error::config(format!("cannot be printed: {error}"));
     let mut text = Vec::new();

@@ -93,7 +93,7 @@ pub fn connector(data: &[u8]) {
         for record in page.records.iter() {
             check_record(record);
             let mut event = Vec::new();
-            envelope.write(&mut event, &record, now(), None);
+            envelope.writer().write(&mut event, &record, now(), None);
             decode(&event);
         }
     }

@@ -215,6 +215,12 @@ impl StreamState {
     /// Gives up the windows of a lane that are not read to their end, and the batches of them that
     /// nobody has seen; all of it is asked for again.
     pub fn abandon(&self, lane: Lane, unseen: &[Batch]) {
+        self.withdraw(lane, unseen);
+        self.position().lane(lane).abandon();
+    }
+
+    /// Gives up batches that nobody has seen; what they hold is to be read again.
+    pub fn withdraw(&self, lane: Lane, unseen: &[Batch]) {
         let mut position = self.position();
         for batch in unseen {
             position.ledger.withdraw(&batch.ids);
@@ -224,7 +230,6 @@ impl StreamState {
                 inventory.withdraw(&batch.ids);
             }
         }
-        position.lane(lane).abandon();
     }
 
     /// Whether a verification pass of that number reads it again.

@@ -171,7 +171,7 @@ impl Connector for CloudAppSecurity {
         if !has_events {
             return Err(Error::retry("no \"security_events\" in it"));
         }
-        match link.filter(|link| !records.is_empty() && !link.trim().is_empty()) {
+        match link.filter(|link| records.seen().records > 0 && !link.trim().is_empty()) {
             Some(link) => self.follow(&link).map(Some),
             None => Ok(None),
         }

@@ -130,7 +130,7 @@ impl Connector for EmailSecurity {
         if !has_logs {
             return Err(Error::retry("no \"logs\" in it"));
         }
-        Ok(next.filter(|_| !records.is_empty()))
+        Ok(next.filter(|_| records.seen().records > 0))
     }
 }
 

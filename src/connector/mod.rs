@@ -117,7 +117,8 @@ pub struct Stream {
 
 /// One answer's worth of records.
 pub struct Page {
-    /// Its records, in the vendor's order, which means nothing.
+    /// Its records, in the vendor's order, which means nothing, without those that were handed over
+    /// before its end.
     pub records: Records,
     /// The pointer to the next page of the same window, valid only inside it.
     pub next: Option<String>,
@@ -138,7 +139,7 @@ pub trait Connector: Send + Sync {
     fn list(&self) -> &'static str;
 
     /// Reads the frame of a successful answer, which has a `0` in the place of each record; returns
-    /// the pointer to the next page.
+    /// the pointer to the next page. Of the records, only what was seen of them is sure to be there.
     ///
     /// # Errors
     /// When the frame is not what this API answers; the page must then be asked for again.

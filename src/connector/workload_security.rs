@@ -10,8 +10,7 @@ use super::{Connector, Mode, Product, Settings, Stream};
 use crate::error::{Error, Result};
 use crate::http::{Request, auth::Scheme};
 use crate::json::{Kind, Reader};
-use crate::msgpack::View;
-use crate::record::{Record, Records, Shape};
+use crate::record::{Records, Shape};
 use crate::window::Window;
 
 /// Its line in the table of products.
@@ -143,8 +142,8 @@ impl Connector for WorkloadSecurity {
         if !has_list {
             return Err(Error::retry("no list in \"computers\""));
         }
-        let id = |record: Record<'_>| View::new(record.body).get(&["ID"])?.as_u64();
-        Ok(records.iter().filter_map(id).max().map(|id| id.to_string()))
+        // A computer's name is its ID.
+        Ok(records.seen().greatest.map(|id| id.to_string()))
     }
 }
 

@@ -2,17 +2,21 @@
 //!
 //! A conversion says how much of the value it took. What it did not take whole stays in the record
 //! under the vendor's own name, so no conversion can lose anything.
+//!
+//! Texts are read as bytes: they are known to be UTF-8 and only cut beside ASCII, and to check that
+//! again for each target takes longer than most conversions.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
-use chrono::{Datelike as _, SecondsFormat, Timelike as _};
-use memchr::memchr;
-
+use super::address::{address, delivery, is_email, is_ip, is_ip_v4, mac, part_address};
 use super::table::{Convert, Delivered, Literal, Pick, Texts, Tls};
 use crate::clock::Time;
 use crate::msgpack::{self, Value, View};
 use crate::record::parse_time;
+use chrono::{Datelike as _, SecondsFormat, Timelike as _};
+
+/// What stands before the protocol that the sender spoke.
+const UPSTREAM: &[u8] = b"upstreamTLS:";
 
 /// How much of a value its target holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,37 +41,37 @@ pub fn convert(convert: &Convert, value: View<'_>, out: &mut Vec<u8>) -> Taken {
             _ => Taken::Nothing,
         },
         Convert::Digits => match value.value() {
-            Value::Unsigned(number) => text(&number.to_string(), out),
-            Value::Signed(number) => text(&number.to_string(), out),
-            Value::Text(digits) => text(digits, out),
+            Value::Unsigned(number) => text(number.to_string().as_bytes(), out),
+            Value::Signed(number) => text(number.to_string().as_bytes(), out),
+            Value::Text(_) => verbatim(value, out),
             _ => Taken::Nothing,
         },
         Convert::Wrapped(key, pick) => wrapped(key, *pick, value, out),
         // Some write one sender as a list of one.
-        Convert::Email if value.value() == Value::Array => {
-            let mut items = value.items().filter_map(|item| item.as_str());
+        Convert::Email if value.is_array() => {
+            let mut items = value.items().filter_map(|item| item.as_bytes());
             let taken = items.find_map(|text| {
                 let taken = of_text(convert, text, value, out);
                 (taken != Taken::Nothing).then_some(Taken::Part)
             });
             taken.unwrap_or_default()
         }
-        _ => value.as_str().map_or(Taken::Nothing, |text| of_text(convert, text, value, out)),
+        _ => value.as_bytes().map_or(Taken::Nothing, |text| of_text(convert, text, value, out)),
     }
 }
 
 /// The conversions that read a text.
-fn of_text(convert: &Convert, whole: &str, value: View<'_>, out: &mut Vec<u8>) -> Taken {
+fn of_text(convert: &Convert, whole: &[u8], value: View<'_>, out: &mut Vec<u8>) -> Taken {
     match convert {
         Convert::MessageId => {
-            let id = whole.trim_matches('<').trim_matches('>');
+            let id = trim(trim(whole, b'<'), b'>');
             if id.is_empty() { Taken::Nothing } else { text(id, out) }
         }
         Convert::Date => date(whole, value, out),
         Convert::Millis => millis(whole, out),
-        Convert::Ip if whole.parse::<IpAddr>().is_ok() => verbatim(value, out),
-        Convert::FirstIp => match addresses(whole).next() {
-            Some((ip, _)) => part_of(whole, &ip, out),
+        Convert::Ip if is_ip(whole) => verbatim(value, out),
+        Convert::FirstIp => match parts(whole).find_map(part_address) {
+            Some(ip) => part_of(whole, ip, out),
             None => Taken::Nothing,
         },
         Convert::Address => part_of(whole, address(whole).unwrap_or(whole), out),
@@ -76,21 +80,28 @@ fn of_text(convert: &Convert, whole: &str, value: View<'_>, out: &mut Vec<u8>) -
             None => Taken::Nothing,
         },
         Convert::Rename(pairs) => {
-            let renamed = pairs.iter().find(|(from, _)| *from == whole);
-            text(renamed.map_or(whole, |(_, to)| to), out)
+            let renamed = pairs.iter().find(|(from, _)| from.as_bytes() == whole);
+            text(renamed.map_or(whole, |(_, to)| to.as_bytes()), out)
         }
         Convert::Classify(pairs, other) => {
-            let known = pairs.iter().find(|(from, _)| *from == whole);
+            let known = pairs.iter().find(|(from, _)| from.as_bytes() == whole);
             class(known.map_or(other, |(_, literal)| literal), out)
         }
         Convert::ClassifyStart(pairs, other) => {
-            let known = pairs.iter().find(|(from, _)| whole.starts_with(from));
+            let known = pairs.iter().find(|(from, _)| whole.starts_with(from.as_bytes()));
             class(known.map_or(other, |(_, literal)| literal), out)
         }
         Convert::Delivered(part) => delivered(*part, whole, out),
         Convert::Tls(part) => tls(*part, whole, out),
         _ => Taken::Nothing,
     }
+}
+
+/// A text without that byte at its ends.
+fn trim(text: &[u8], byte: u8) -> &[u8] {
+    let Some(start) = text.iter().position(|&other| other != byte) else { return &[] };
+    let end = text.iter().rposition(|&other| other != byte).map_or(0, |last| last + 1);
+    &text[start..end]
 }
 
 /// Writes a value that stands in a table; returns whether there is one.
@@ -148,8 +159,7 @@ pub fn time(time: Time, out: &mut Vec<u8>) {
 
 /// Whether a date that we can read is one in the form that every receiver reads.
 #[must_use]
-pub fn is_plain_date(text: &str) -> bool {
-    let bytes = text.as_bytes();
+pub fn is_plain_date(bytes: &[u8]) -> bool {
     let has_zone = matches!(bytes, [.., b'Z'] | [.., b'+' | b'-', _, _, b':', _, _]);
     has_zone && bytes.get(10) == Some(&b'T')
 }
@@ -158,12 +168,13 @@ pub fn is_plain_date(text: &str) -> bool {
 pub fn pick<'a>(
     Texts(_, member, pick): &Texts,
     value: View<'a>,
-    each: &mut dyn FnMut(Cow<'a, str>),
+    mut each: impl FnMut(Cow<'a, [u8]>),
 ) -> Taken {
     let mut tally = Tally::default();
-    let mut take = |value: View<'a>| match value.as_str() {
-        _ if value.is_empty() => {}
-        Some(text) => tally.add(pick_text(*pick, text, each)),
+    let mut take = |value: View<'a>| match value.as_bytes() {
+        Some([]) => {}
+        Some(text) => tally.add(pick_text(*pick, text, &mut each)),
+        None if value.is_empty() => {}
         None => tally.add(Taken::Nothing),
     };
     each_item(value, &mut |item| {
@@ -177,10 +188,11 @@ pub fn pick<'a>(
 }
 
 /// The elements of a list, or the value itself if it is none.
-fn each_item<'a>(value: View<'a>, each: &mut dyn FnMut(View<'a>)) {
-    match value.value() {
-        Value::Array => value.items().for_each(each),
-        _ => each(value),
+fn each_item<'a>(value: View<'a>, each: &mut impl FnMut(View<'a>)) {
+    if value.is_array() {
+        value.items().for_each(each);
+    } else {
+        each(value);
     }
 }
 
@@ -209,11 +221,11 @@ impl Tally {
     }
 }
 
-fn pick_text<'a>(pick: Pick, text: &'a str, each: &mut dyn FnMut(Cow<'a, str>)) -> Taken {
-    let mut one = |part: Option<&'a str>| match part {
+fn pick_text<'a>(pick: Pick, text: &'a [u8], each: &mut impl FnMut(Cow<'a, [u8]>)) -> Taken {
+    let mut one = |part: Option<&'a [u8]>| match part {
         Some(part) => {
             each(part.into());
-            if part == text { Taken::All } else { Taken::Part }
+            if part.len() == text.len() { Taken::All } else { Taken::Part }
         }
         None => Taken::Nothing,
     };
@@ -221,8 +233,9 @@ fn pick_text<'a>(pick: Pick, text: &'a str, each: &mut dyn FnMut(Cow<'a, str>)) 
         Pick::Text | Pick::Sorted => one(Some(text)),
         Pick::Address => one(Some(address(text).unwrap_or(text))),
         Pick::Email => one(address(text).filter(|address| is_email(address))),
-        Pick::DeliveredHost => one(delivery(text).0),
-        Pick::DeliveredIp => one(delivery(text).1),
+        Pick::DeliveredHost => one(delivery(text).host),
+        Pick::DeliveredIp => one(delivery(text).ip),
+        Pick::Ip if is_ip_v4(text) => one(Some(text)),
         Pick::Ip => list(text, each, |part| part_address(part).map(Cow::from)),
         Pick::Mac => list(text, each, mac),
     }
@@ -230,12 +243,12 @@ fn pick_text<'a>(pick: Pick, text: &'a str, each: &mut dyn FnMut(Cow<'a, str>)) 
 
 /// The parts of a comma-separated list; it is taken whole if each part is, as it stands.
 fn list<'a>(
-    text: &'a str,
-    each: &mut dyn FnMut(Cow<'a, str>),
-    read: impl Fn(&'a str) -> Option<Cow<'a, str>>,
+    text: &'a [u8],
+    each: &mut impl FnMut(Cow<'a, [u8]>),
+    read: impl Fn(&'a [u8]) -> Option<Cow<'a, [u8]>>,
 ) -> Taken {
     let mut tally = Tally::default();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in parts(text) {
         let Some(read) = read(part) else {
             tally.add(Taken::Nothing);
             continue;
@@ -246,124 +259,54 @@ fn list<'a>(
     tally.total()
 }
 
-/// The IP addresses of a comma-separated list.
-fn addresses(text: &str) -> impl Iterator<Item = (String, &str)> {
-    text.split(',').map(str::trim).filter_map(|part| Some((part_address(part)?.to_owned(), part)))
+/// The parts of a comma-separated list.
+fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = text.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    parts.filter(|part| !part.is_empty())
 }
 
-/// An IP address without its zone, such as `%2`, which no receiver takes.
-fn part_address(part: &str) -> Option<&str> {
-    let ip = part.split('%').next()?;
-    ip.parse::<IpAddr>().is_ok().then_some(ip)
-}
-
-/// A MAC address as RFC 7042 writes it.
-fn mac(part: &str) -> Option<Cow<'_, str>> {
-    let is_mac = part.len() == 17
-        && part.bytes().enumerate().all(|(at, byte)| match at % 3 {
-            2 => matches!(byte, b'-' | b':'),
-            _ => byte.is_ascii_hexdigit(),
-        });
-    let is_plain = !part.contains(|c: char| c == ':' || c.is_ascii_lowercase());
-    is_mac.then(|| {
-        if is_plain { part.into() } else { part.to_ascii_uppercase().replace(':', "-").into() }
-    })
-}
-
-/// The address of `"Doe, Jane" <jane@example.org>` or `jane@example.org`.
-#[must_use]
-pub fn address(text: &str) -> Option<&str> {
-    let inner = match text.strip_suffix('>') {
-        Some(rest) => rest.rfind('<').map_or(text, |at| &rest[at + 1..]),
-        None => text,
+fn delivered(part: Delivered, whole: &[u8], out: &mut Vec<u8>) -> Taken {
+    let delivery = delivery(whole);
+    let is_there = match part {
+        Delivered::Host => delivery.host.map(|host| msgpack::text(out, host)),
+        Delivered::Ip => delivery.ip.map(|ip| msgpack::text(out, ip)),
+        Delivered::Port => delivery.port.map(|port| msgpack::unsigned(out, port.into())),
     };
-    let is_foreign = |byte: u8| matches!(byte, b' ' | b'<' | b'>' | b',');
-    let is_plain = memchr(b'@', inner.as_bytes()).is_some() && !inner.bytes().any(is_foreign);
-    (is_plain || is_quoted(inner)).then_some(inner)
+    if is_there.is_some() { Taken::Part } else { Taken::Nothing }
 }
 
-/// Whether a text is an address like `"jane doe"@example.org`, which is rare and right.
-fn is_quoted(text: &str) -> bool {
-    let parts = text.strip_prefix('"').and_then(|rest| rest.split_once("\"@"));
-    parts.is_some_and(|(local, domain)| !local.contains('"') && is_domain(domain))
-}
-
-/// Whether a text is a domain of two labels or more.
-fn is_domain(text: &str) -> bool {
-    let all = |part: &str, dots: &str| {
-        let may = |c: char| c.is_ascii_alphanumeric() || c == '-' || dots.contains(c);
-        !part.is_empty() && part.chars().all(may)
-    };
-    text.split_once('.').is_some_and(|(label, rest)| all(label, "") && all(rest, "."))
-}
-
-/// Whether a text is what OCSF calls a mail address, or one that it forgets: whose local part is
-/// quoted or international.
-fn is_email(text: &str) -> bool {
-    let is_mark = |c: char| "!#$%&'*+,-./=?^_`{|}~".contains(c);
-    let may = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || is_mark(c);
-    let is_plain = text.split_once('@').is_some_and(|(local, domain)| {
-        !local.is_empty() && local.chars().all(may) && is_domain(domain)
-    });
-    is_plain || is_quoted(text)
-}
-
-/// Host, address and port of `host[1.2.3.4]:25`, of a bare address or a bare host.
-fn delivery(text: &str) -> (Option<&str>, Option<&str>, Option<u16>) {
-    let ip = |text: &str| text.parse::<IpAddr>().is_ok();
-    if let Some((host, rest)) = text.split_once('[') {
-        let (address, port) = rest.split_once(']').unwrap_or((rest, ""));
-        let port = port.strip_prefix(':').and_then(|port| port.parse().ok());
-        return (is_host(host).then_some(host), ip(address).then_some(address), port);
-    }
-    if ip(text) {
-        return (None, Some(text), None);
-    }
-    (is_host(text).then_some(text), None, None)
-}
-
-fn is_host(text: &str) -> bool {
-    text != "none" && text.contains('.') && !text.contains([' ', ':', '@', '/', ','])
-}
-
-fn delivered(part: Delivered, whole: &str, out: &mut Vec<u8>) -> Taken {
-    match (part, delivery(whole)) {
-        (Delivered::Host, (Some(host), ..)) => msgpack::string(out, host),
-        (Delivered::Ip, (_, Some(ip), _)) => msgpack::string(out, ip),
-        (Delivered::Port, (.., Some(port))) => msgpack::unsigned(out, port.into()),
-        _ => return Taken::Nothing,
-    }
-    Taken::Part
-}
-
-fn tls(part: Tls, whole: &str, out: &mut Vec<u8>) -> Taken {
-    let of_upstream = |part: &str| part.trim().strip_prefix("upstreamTLS:").map(str::len);
-    let Some(upstream) = whole.split(';').find(|part| of_upstream(part).is_some()) else {
+fn tls(part: Tls, whole: &[u8], out: &mut Vec<u8>) -> Taken {
+    let of_upstream = |part: &'_ [u8]| part.trim_ascii().starts_with(UPSTREAM);
+    let Some(upstream) = whole.split(|&byte| byte == b';').find(|part| of_upstream(part)) else {
         return Taken::Nothing;
     };
-    let protocol = upstream.trim().trim_start_matches("upstreamTLS:").trim();
-    let version = protocol.strip_prefix("TLS ").filter(|version| {
-        !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    let protocol = upstream.trim_ascii()[UPSTREAM.len()..].trim_ascii();
+    let version = protocol.strip_prefix(b"TLS ").filter(|version| {
+        !version.is_empty() && version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
     });
     match (part, version) {
-        (Tls::Version, Some(version)) => msgpack::string(out, version),
+        (Tls::Version, Some(version)) => msgpack::text(out, version),
         (Tls::Established, Some(_)) => msgpack::boolean(out, true),
-        (Tls::Established, None) if protocol == "None" => msgpack::boolean(out, false),
+        (Tls::Established, None) if protocol == b"None" => msgpack::boolean(out, false),
         _ => return Taken::Nothing,
     }
     Taken::Part
 }
 
-fn date(whole: &str, value: View<'_>, out: &mut Vec<u8>) -> Taken {
-    if is_common_date(whole.as_bytes()) {
+fn date(whole: &[u8], value: View<'_>, out: &mut Vec<u8>) -> Taken {
+    if is_common_date(whole) {
         return verbatim(value, out);
     }
-    let Some(read) = parse_time(whole) else { return Taken::Nothing };
+    let Some(read) = read_time(whole) else { return Taken::Nothing };
     if is_plain_date(whole) {
         return verbatim(value, out);
     }
     time(read, out);
     Taken::Part
+}
+
+fn read_time(text: &[u8]) -> Option<Time> {
+    parse_time(str::from_utf8(text).ok()?)
 }
 
 /// Whether a text is a date such as `2023-09-28T13:55:33Z`, seen at a glance; others take a closer
@@ -383,8 +326,8 @@ fn is_common_date(text: &[u8]) -> bool {
         && number(17) < 60
 }
 
-fn millis(whole: &str, out: &mut Vec<u8>) -> Taken {
-    let Some(read) = parse_time(whole) else { return Taken::Nothing };
+fn millis(whole: &[u8], out: &mut Vec<u8>) -> Taken {
+    let Some(read) = read_time(whole) else { return Taken::Nothing };
     msgpack::signed(out, read.timestamp_millis());
     let is_whole = read.timestamp_subsec_nanos().is_multiple_of(1_000_000);
     if is_whole { Taken::All } else { Taken::Part }
@@ -394,11 +337,11 @@ fn wrapped(key: &str, pick_as: Pick, value: View<'_>, out: &mut Vec<u8>) -> Take
     let start = out.len();
     let at = msgpack::open(out);
     let mut count = 0;
-    let taken = pick(&Texts("", "", pick_as), value, &mut |text| {
+    let taken = pick(&Texts("", "", pick_as), value, |text| {
         count += 1;
         msgpack::map(out, 1);
         msgpack::string(out, key);
-        msgpack::string(out, &text);
+        msgpack::text(out, &text);
     });
     if count == 0 {
         out.truncate(start);
@@ -417,14 +360,15 @@ fn verbatim(value: View<'_>, out: &mut Vec<u8>) -> Taken {
     Taken::All
 }
 
-fn text(text: &str, out: &mut Vec<u8>) -> Taken {
-    msgpack::string(out, text);
+fn text(text: &[u8], out: &mut Vec<u8>) -> Taken {
+    msgpack::text(out, text);
     Taken::All
 }
 
-fn part_of(whole: &str, part: &str, out: &mut Vec<u8>) -> Taken {
-    msgpack::string(out, part);
-    if part == whole { Taken::All } else { Taken::Part }
+fn part_of(whole: &[u8], part: &[u8], out: &mut Vec<u8>) -> Taken {
+    msgpack::text(out, part);
+    // A part that is as long is the whole.
+    if part.len() == whole.len() { Taken::All } else { Taken::Part }
 }
 
 #[cfg(test)]
@@ -432,36 +376,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn addresses_are_found_in_what_people_write() {
-        for (text, expected) in [
-            ("a@b.example", Some("a@b.example")),
-            ("<a@b.example>", Some("a@b.example")),
-            ("\"Doe, J\" <a@b.example>", Some("a@b.example")),
-            ("\"a b\"@c.example", Some("\"a b\"@c.example")),
-            ("x <\"a b\"@c.example>", Some("\"a b\"@c.example")),
-            ("a@b.example, c@d.example", None),
-            ("nobody", None),
-            ("<>", None),
-            (">", None),
-        ] {
-            assert_eq!(address(text), expected, "{text}");
-        }
-        assert!(is_email("a+b@c-d.example") && is_email("\"a b\"@c.example"));
-        assert!(is_email("é@b.example"));
-        assert!(!is_email("a@b") && !is_email("a b@c.example") && !is_email("@b.example"));
-    }
-
-    #[test]
-    fn deliveries_are_taken_apart() {
-        let ip = Some("1.2.3.4");
-        assert_eq!(delivery("mx.example.org[1.2.3.4]:25"), (Some("mx.example.org"), ip, Some(25)));
-        assert_eq!(delivery("1.2.3.4"), (None, ip, None));
-        assert_eq!(delivery("mx.example.org"), (Some("mx.example.org"), None, None));
-        assert_eq!(delivery("none"), (None, None, None));
-        assert_eq!(delivery("x y[::1]:99999"), (None, Some("::1"), None));
-    }
 
     proptest! {
         #[test]

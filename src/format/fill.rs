@@ -3,6 +3,9 @@
 //!
 //! A branch of the target is left out when nothing of the record reached it, so no object stands
 //! there with constants alone.
+//!
+//! What an event needs on the way lies in a [`Scratch`] that the next one takes over: an allocation
+//! for each record and each of its attachments would take as long as the passes.
 
 use std::borrow::Cow;
 
@@ -10,7 +13,7 @@ use super::convert::{self, Taken, Tally};
 use super::plan::{Key, Keys, Leaf, Node, Plan};
 use super::table::{Convert, Ours, Pick, Texts};
 use crate::clock::Time;
-use crate::msgpack::{self, Value, View};
+use crate::msgpack::{self, View};
 use crate::record::Record;
 use crate::sweep::Change;
 
@@ -35,10 +38,33 @@ impl Event<'_> {
     }
 }
 
-/// What became of a record's members on the first pass.
+/// Memory that goes from event to event.
+#[derive(Default)]
+pub struct Scratch {
+    slots: Vec<Slot<'static>>,
+    rest: Vec<Rest<'static>>,
+    texts: Vec<Cow<'static, [u8]>>,
+    /// The last time that the vendor was asked, and how that is written: many events share it.
+    polled: (Time, Vec<u8>),
+}
+
+/// What became of a record's members on the first pass. For the time of an object of a list, what
+/// became of that object's members lies behind.
 struct Found<'a> {
     slots: Vec<Slot<'a>>,
     rest: Vec<Rest<'a>>,
+    /// Where those of the current object begin.
+    base: Base,
+    /// Texts to be sorted; empty between lists.
+    texts: Vec<Cow<'a, [u8]>>,
+    /// How the time of the poll is written.
+    polled: &'a [u8],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Base {
+    slot: usize,
+    rest: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -66,68 +92,102 @@ struct Written {
 
 impl Plan {
     /// Writes the map of an event.
-    pub fn write(&self, out: &mut Vec<u8>, event: &Event<'_>) {
-        let mut found = self.find(event.body);
+    pub fn write(&self, out: &mut Vec<u8>, event: &Event<'_>, scratch: &mut Scratch) {
+        let Scratch { slots, rest, texts, polled } = std::mem::take(scratch);
+        let polled = match polled {
+            (at, text) if at == event.polled && !text.is_empty() => text,
+            (_, mut text) => {
+                text.clear();
+                convert::time(event.polled, &mut text);
+                text
+            }
+        };
+        let mut found = Found { slots, rest, base: Base::default(), texts, polled: &polled };
+        found.object(self, event.body);
         let at = msgpack::open(out);
         let written = found.nodes(&self.nodes, out, Some(event));
         msgpack::close_map(out, at, written.members);
-    }
-
-    fn find<'a>(&self, record: View<'a>) -> Found<'a> {
-        let mut found = Found {
-            slots: vec![Slot::default(); self.slots],
-            rest: Vec::with_capacity(self.slots),
+        let Found { slots, rest, texts, .. } = found;
+        *scratch = Scratch {
+            slots: emptied(slots, |_| Slot::default()),
+            rest: emptied(rest, |_| Rest::Close),
+            texts: emptied(texts, |_| Cow::default()),
+            polled: (event.polled, polled),
         };
-        found.members(&self.fields, record);
-        found
-    }
-
-    /// Writes one object of a list, unless nothing of it finds a place.
-    fn write_element(&self, out: &mut Vec<u8>, element: View<'_>) -> Taken {
-        let mut found = self.find(element);
-        let start = out.len();
-        let at = msgpack::open(out);
-        let written = found.nodes(&self.nodes, out, None);
-        if !written.is_live {
-            out.truncate(start);
-            return Taken::Nothing;
-        }
-        msgpack::close_map(out, at, written.members);
-        if found.is_all_taken() { Taken::All } else { Taken::Part }
     }
 }
 
+/// An empty list in the memory of one that borrowed from a record. The standard library collects in
+/// place what has the same layout; if it did not, only speed would be lost.
+fn emptied<T, U>(mut list: Vec<T>, never: impl Fn(T) -> U) -> Vec<U> {
+    list.clear();
+    list.into_iter().map(never).collect()
+}
+
 impl<'a> Found<'a> {
-    /// The first pass: what the table knows goes into slots, all else to the rest.
+    /// The first pass over an object.
+    fn object(&mut self, plan: &Plan, object: View<'a>) {
+        self.base = Base { slot: self.slots.len(), rest: self.rest.len() };
+        self.slots.resize_with(self.base.slot + plan.slots, Slot::default);
+        self.members(&plan.fields, object);
+    }
+
+    /// Writes one object of a list, unless nothing of it finds a place.
+    fn element(&mut self, plan: &Plan, element: View<'a>, out: &mut Vec<u8>) -> Taken {
+        let outer = self.base;
+        self.object(plan, element);
+        let start = out.len();
+        let at = msgpack::open(out);
+        let written = self.nodes(&plan.nodes, out, None);
+        let taken = if written.is_live {
+            msgpack::close_map(out, at, written.members);
+            if self.is_all_taken() { Taken::All } else { Taken::Part }
+        } else {
+            out.truncate(start);
+            Taken::Nothing
+        };
+        self.slots.truncate(self.base.slot);
+        self.rest.truncate(self.base.rest);
+        self.base = outer;
+        taken
+    }
+
+    /// What the table knows goes into slots, all else to the rest.
     fn members(&mut self, keys: &Keys, object: View<'a>) {
         for (name, value) in object.pairs() {
             let known = name.as_bytes().and_then(|name| keys.find(name));
-            match known {
+            let rest = match known {
                 Some(key) if !key.inner.is_empty() && value.is_map() => {
                     self.rest.push(Rest::Open(name));
                     self.members(&key.inner, value);
-                    self.rest.push(Rest::Close);
+                    Rest::Close
                 }
-                Some(Key { slot: Some(slot), .. }) if self.slots[*slot].value.is_none() => {
-                    self.slots[*slot].value = Some(value);
-                    self.rest.push(Rest::Slot(name, *slot));
+                Some(Key { slot: Some(slot), .. }) if self.slot(*slot).value.is_none() => {
+                    self.slot(*slot).value = Some(value);
+                    Rest::Slot(name, *slot)
                 }
-                _ => self.rest.push(Rest::Member(name, value)),
-            }
+                _ => Rest::Member(name, value),
+            };
+            self.rest.push(rest);
         }
+    }
+
+    fn slot(&mut self, slot: usize) -> &mut Slot<'a> {
+        &mut self.slots[self.base.slot + slot]
     }
 
     /// The value of a slot, unless it says nothing.
     fn value(&self, slot: usize) -> Option<View<'a>> {
-        self.slots[slot].value.filter(|&value| !value.is_empty())
+        self.slots[self.base.slot + slot].value.filter(|&value| !value.is_empty())
     }
 
     fn take(&mut self, slot: usize, taken: Taken) {
-        self.slots[slot].taken = self.slots[slot].taken.max(taken);
+        let slot = self.slot(slot);
+        slot.taken = slot.taken.max(taken);
     }
 
     fn is_all_taken(&self) -> bool {
-        self.rest.iter().all(|rest| match rest {
+        self.rest[self.base.rest..].iter().all(|rest| match rest {
             Rest::Member(_, value) => value.is_empty(),
             Rest::Slot(_, slot) => !self.is_left(*slot),
             Rest::Open(_) | Rest::Close => true,
@@ -135,7 +195,7 @@ impl<'a> Found<'a> {
     }
 
     fn is_left(&self, slot: usize) -> bool {
-        self.slots[slot].taken != Taken::All && self.value(slot).is_some()
+        self.slots[self.base.slot + slot].taken != Taken::All && self.value(slot).is_some()
     }
 
     /// The second pass; `event` is `None` for the objects of a list.
@@ -144,12 +204,12 @@ impl<'a> Found<'a> {
         for node in nodes {
             match node {
                 Node::Fixed { bytes, count } => {
-                    out.extend_from_slice(bytes);
+                    bytes.write(out);
                     written.members += count;
                 }
                 Node::Leaf { key, leaf } => {
                     let start = out.len();
-                    out.extend_from_slice(key);
+                    key.write(out);
                     match self.leaf(leaf, out, event) {
                         Some(is_live) => {
                             written.members += 1;
@@ -160,7 +220,7 @@ impl<'a> Found<'a> {
                 }
                 Node::Branch { key, is_list, nodes } => {
                     let start = out.len();
-                    out.extend_from_slice(key);
+                    key.write(out);
                     if *is_list {
                         msgpack::array(out, 1);
                     }
@@ -188,7 +248,7 @@ impl<'a> Found<'a> {
     /// Writes a leaf's value: `None` if there is none, else whether it comes out of the record.
     fn leaf(&mut self, leaf: &Leaf, out: &mut Vec<u8>, event: Option<&Event<'_>>) -> Option<bool> {
         match leaf {
-            Leaf::Ours(ours) => self::ours(*ours, event?, out).then_some(true),
+            Leaf::Ours(ours) => self.ours(*ours, event?, out).then_some(true),
             Leaf::ByChange(changes) => {
                 let literal = match event?.change {
                     None => &changes.none,
@@ -214,7 +274,7 @@ impl<'a> Found<'a> {
 
     /// The vendor's own text of the event's time, or the time in our words.
     fn time(&mut self, slot: usize, event: &Event<'_>, out: &mut Vec<u8>) {
-        let is_plain = |value: &View<'_>| value.as_str().is_some_and(convert::is_plain_date);
+        let is_plain = |value: &View<'_>| value.as_bytes().is_some_and(convert::is_plain_date);
         match self.value(slot).filter(|value| event.record.time.is_some() && is_plain(value)) {
             Some(value) => {
                 out.extend_from_slice(value.bytes());
@@ -242,11 +302,11 @@ impl<'a> Found<'a> {
     }
 
     fn each(&mut self, slot: usize, plan: &Plan, out: &mut Vec<u8>) -> Option<bool> {
-        let value = self.value(slot).filter(|value| value.value() == Value::Array)?;
+        let value = self.value(slot).filter(View::is_array)?;
         let (start, mut count, mut tally) = (out.len(), 0, Tally::default());
         let at = msgpack::open(out);
         for element in value.items().filter(|&element| !element.is_empty()) {
-            let taken = plan.write_element(out, element);
+            let taken = self.element(plan, element, out);
             count += usize::from(taken != Taken::Nothing);
             tally.add(taken);
         }
@@ -265,16 +325,16 @@ impl<'a> Found<'a> {
         {
             return self.texts_of(*slot, of, out);
         }
-        let mut texts: Vec<Cow<'a, str>> = Vec::new();
+        let mut texts = std::mem::take(&mut self.texts);
         for &(slot, of) in list {
             let Some(value) = self.value(slot) else { continue };
-            self.take(slot, convert::pick(of, value, &mut |text| texts.push(text)));
+            self.take(slot, convert::pick(of, value, |text| texts.push(text)));
         }
         texts.sort_unstable();
         if list.len() > 1 {
             texts.dedup();
         }
-        write_texts(&texts, out)
+        self.write_texts(texts, out)
     }
 
     /// One field's texts stay as they come.
@@ -282,9 +342,9 @@ impl<'a> Found<'a> {
         let value = self.value(slot)?;
         let (start, mut count) = (out.len(), 0);
         let at = msgpack::open(out);
-        let taken = convert::pick(of, value, &mut |text| {
+        let taken = convert::pick(of, value, |text| {
             count += 1;
-            msgpack::string(out, &text);
+            msgpack::text(out, &text);
         });
         if count == 0 {
             out.truncate(start);
@@ -295,16 +355,26 @@ impl<'a> Found<'a> {
         Some(true)
     }
 
-    fn related(&self, list: &[(usize, &Texts)], out: &mut Vec<u8>) -> Option<bool> {
-        let mut texts: Vec<Cow<'a, str>> = Vec::new();
+    fn related(&mut self, list: &[(usize, &Texts)], out: &mut Vec<u8>) -> Option<bool> {
+        let mut texts = std::mem::take(&mut self.texts);
         for &(slot, of) in list {
             if let Some(value) = self.value(slot) {
-                convert::pick(of, value, &mut |text| texts.push(text));
+                convert::pick(of, value, |text| texts.push(text));
             }
         }
         texts.sort_unstable();
         texts.dedup();
-        write_texts(&texts, out)
+        self.write_texts(texts, out)
+    }
+
+    fn write_texts(&mut self, mut texts: Vec<Cow<'a, [u8]>>, out: &mut Vec<u8>) -> Option<bool> {
+        let count = texts.len();
+        if count > 0 {
+            msgpack::array(out, count);
+        }
+        texts.drain(..).for_each(|text| msgpack::text(out, &text));
+        self.texts = texts;
+        (count > 0).then_some(true)
     }
 
     /// Writes what found no home; returns how many members that are.
@@ -316,7 +386,7 @@ impl<'a> Found<'a> {
             out.extend_from_slice(value.bytes());
             *count += 1;
         };
-        for rest in &self.rest {
+        for rest in &self.rest[self.base.rest..] {
             match *rest {
                 Rest::Member(name, value) => member(out, &mut count, name, value),
                 Rest::Slot(name, slot) => {
@@ -344,42 +414,33 @@ impl<'a> Found<'a> {
         }
         count
     }
-}
 
-fn write_texts(texts: &[Cow<'_, str>], out: &mut Vec<u8>) -> Option<bool> {
-    if texts.is_empty() {
-        return None;
-    }
-    msgpack::array(out, texts.len());
-    texts.iter().for_each(|text| msgpack::string(out, text));
-    Some(true)
-}
-
-/// Writes what we know of an event; returns whether there is anything.
-fn ours(ours: Ours, event: &Event<'_>, out: &mut Vec<u8>) -> bool {
-    match ours {
-        Ours::Original => msgpack::string(out, event.text),
-        Ours::EventId => {
-            // A string of 32 bytes: the shortest that needs a length byte.
-            let id = event.record.id.hex();
-            out.extend([0xd9, id.len() as u8]);
-            out.extend(id);
+    /// Writes what we know of an event; returns whether there is anything.
+    fn ours(&self, ours: Ours, event: &Event<'_>, out: &mut Vec<u8>) -> bool {
+        match ours {
+            Ours::Original => msgpack::string(out, event.text),
+            Ours::EventId => {
+                // A string of 32 bytes: the shortest that needs a length byte.
+                let id = event.record.id.hex();
+                out.extend([0xd9, id.len() as u8]);
+                out.extend(id);
+            }
+            Ours::EventTime => convert::time(event.time(), out),
+            Ours::EventMillis => msgpack::signed(out, event.time().timestamp_millis()),
+            Ours::PollTime => out.extend_from_slice(self.polled),
+            Ours::PollMillis => msgpack::signed(out, event.polled.timestamp_millis()),
+            Ours::Change => match event.change {
+                Some(change) => msgpack::string(out, change.name()),
+                None => return false,
+            },
+            // The same in every event, and written when the plan was made.
+            Ours::Tenant
+            | Ours::Connector
+            | Ours::MsgClass
+            | Ours::Source
+            | Ours::Dataset
+            | Ours::Member(_) => return false,
         }
-        Ours::EventTime => convert::time(event.time(), out),
-        Ours::EventMillis => msgpack::signed(out, event.time().timestamp_millis()),
-        Ours::PollTime => convert::time(event.polled, out),
-        Ours::PollMillis => msgpack::signed(out, event.polled.timestamp_millis()),
-        Ours::Change => match event.change {
-            Some(change) => msgpack::string(out, change.name()),
-            None => return false,
-        },
-        // The same in every event, and written when the plan was made.
-        Ours::Tenant
-        | Ours::Connector
-        | Ours::MsgClass
-        | Ours::Source
-        | Ours::Dataset
-        | Ours::Member(_) => return false,
+        true
     }
-    true
 }

@@ -6,6 +6,7 @@
 //! no home, and what is not of the type that its home wants, stays under the vendor's own name: no
 //! value is lost, and no record.
 
+mod address;
 mod convert;
 pub mod ecs;
 mod fill;
@@ -15,12 +16,9 @@ pub mod redact;
 pub mod table;
 mod text;
 
-use crate::clock::Time;
 use crate::config::{EcsMapping, Format};
-use crate::msgpack::View;
-use crate::record::{Record, Shape};
-use crate::sweep::Change;
-use fill::Event;
+use crate::record::Shape;
+pub use fill::{Event, Scratch};
 pub use plan::About;
 use plan::Plan;
 use table::Row;
@@ -46,17 +44,8 @@ impl Mapped {
         Self(Plan::new(tables.iter().copied().flatten(), Some(about)))
     }
 
-    /// Appends the map of an event. `body` and `text` are what may be shown of the record, `polled` is
-    /// when the vendor was asked.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        record: &Record<'_>,
-        body: View<'_>,
-        text: &str,
-        polled: Time,
-        change: Option<Change>,
-    ) {
-        self.0.write(out, &Event { record, body, text, polled, change });
+    /// Appends the map of an event.
+    pub fn write(&self, out: &mut Vec<u8>, event: &Event<'_>, scratch: &mut Scratch) {
+        self.0.write(out, event, scratch);
     }
 }

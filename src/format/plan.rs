@@ -24,6 +24,9 @@ pub struct About<'a> {
     pub has_change: bool,
 }
 
+/// Keys are mostly shorter.
+const PIECE_BYTES: usize = 32;
+
 /// A compiled table.
 pub struct Plan {
     pub(super) fields: Keys,
@@ -46,6 +49,7 @@ pub(super) struct Keys {
 
 pub(super) struct Key {
     name: &'static str,
+    ends: Ends,
     /// Where its value is kept; a key that only leads to others has none.
     pub(super) slot: Option<usize>,
     pub(super) inner: Keys,
@@ -54,13 +58,36 @@ pub(super) struct Key {
 /// A part of what is written.
 pub(super) enum Node {
     /// Members that are the same in every event.
-    Fixed { bytes: Vec<u8>, count: usize },
+    Fixed { bytes: Piece, count: usize },
     /// An object, or a list of one object, with its key.
-    Branch { key: Vec<u8>, is_list: bool, nodes: Vec<Node> },
+    Branch { key: Piece, is_list: bool, nodes: Vec<Node> },
     /// A member.
-    Leaf { key: Vec<u8>, leaf: Leaf },
+    Leaf { key: Piece, leaf: Leaf },
     /// The members that found no home.
     Rest,
+}
+
+/// A few bytes that are written often. They are filled up to whole blocks, which are copied without
+/// a call.
+#[derive(PartialEq)]
+pub(super) struct Piece {
+    blocks: Vec<[u8; PIECE_BYTES]>,
+    length: usize,
+}
+
+impl Piece {
+    fn new(bytes: &[u8]) -> Self {
+        let mut filled = bytes.to_vec();
+        filled.resize(bytes.len().next_multiple_of(PIECE_BYTES), 0);
+        Self { blocks: filled.as_chunks().0.to_vec(), length: bytes.len() }
+    }
+
+    #[inline]
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let end = out.len() + self.length;
+        self.blocks.iter().for_each(|block| out.extend_from_slice(block));
+        out.truncate(end);
+    }
 }
 
 pub(super) enum Leaf {
@@ -87,6 +114,7 @@ impl Plan {
             branch(&mut plan.nodes, path).push(node);
         }
         rest_comes_last(&mut plan.nodes);
+        join_constants(&mut plan.nodes);
         plan
     }
 
@@ -95,7 +123,8 @@ impl Plan {
         msgpack::string(&mut key, name);
         let fixed = |value: &Literal| {
             let mut bytes = key.clone();
-            convert::literal(value, &mut bytes).then_some(Node::Fixed { bytes, count: 1 })
+            let is_there = convert::literal(value, &mut bytes);
+            is_there.then(|| Node::Fixed { bytes: Piece::new(&bytes), count: 1 })
         };
         let leaf = match fill {
             Fill::Rest => return Some(Node::Rest),
@@ -107,7 +136,7 @@ impl Plan {
                 Some(Some(text)) => {
                     let mut bytes = key;
                     msgpack::string(&mut bytes, &text);
-                    return Some(Node::Fixed { bytes, count: 1 });
+                    return Some(Node::Fixed { bytes: Piece::new(&bytes), count: 1 });
                 }
                 Some(None) => return None,
                 None => Leaf::Ours(*ours),
@@ -124,7 +153,7 @@ impl Plan {
             Fill::FirstList(texts) => Leaf::FirstList(self.slots_of(texts)),
             Fill::Related(texts) => Leaf::Related(self.slots_of(texts)),
         };
-        Some(Node::Leaf { key, leaf })
+        Some(Node::Leaf { key: Piece::new(&key), leaf })
     }
 
     fn slots_of(&mut self, texts: &'static [Texts]) -> Vec<(usize, &'static Texts)> {
@@ -174,6 +203,7 @@ fn branch<'a, 'p>(
     let (name, is_list) = name.strip_suffix("[]").map_or((name, false), |name| (name, true));
     let mut wanted = Vec::new();
     msgpack::string(&mut wanted, name);
+    let wanted = Piece::new(&wanted);
     let is_it = |node: &Node| matches!(node, Node::Branch { key, .. } if *key == wanted);
     let at = nodes.iter().position(is_it).unwrap_or_else(|| {
         nodes.push(Node::Branch { key: wanted, is_list, nodes: Vec::new() });
@@ -197,7 +227,53 @@ fn rest_comes_last(nodes: &mut [Node]) -> bool {
     true
 }
 
+/// Makes one piece of constants that stand side by side, and of objects that hold nothing else.
+fn join_constants(nodes: &mut Vec<Node>) {
+    let mut joined: Vec<Node> = Vec::new();
+    for mut node in nodes.drain(..) {
+        if let Node::Branch { nodes, .. } = &mut node {
+            join_constants(nodes);
+        }
+        match (joined.last_mut(), node.constant()) {
+            (Some(Node::Fixed { bytes, count }), Some((more, others))) => {
+                let mut both = Vec::new();
+                bytes.write(&mut both);
+                *bytes = Piece::new(&[both, more].concat());
+                *count += others;
+            }
+            (_, Some((bytes, count))) => {
+                joined.push(Node::Fixed { bytes: Piece::new(&bytes), count });
+            }
+            (_, None) => joined.push(node),
+        }
+    }
+    *nodes = joined;
+}
+
 impl Node {
+    /// The members that it comes to in every event, and how many they are.
+    fn constant(&self) -> Option<(Vec<u8>, usize)> {
+        let mut out = Vec::new();
+        let (key, is_list, inner, inner_count) = match self {
+            Self::Fixed { bytes, count } => {
+                bytes.write(&mut out);
+                return Some((out, *count));
+            }
+            Self::Branch { key, is_list, nodes } => match nodes.as_slice() {
+                [Self::Fixed { bytes, count }] => (key, *is_list, bytes, *count),
+                _ => return None,
+            },
+            Self::Leaf { .. } | Self::Rest => return None,
+        };
+        key.write(&mut out);
+        if is_list {
+            msgpack::array(&mut out, 1);
+        }
+        msgpack::map(&mut out, inner_count);
+        inner.write(&mut out);
+        Some((out, 1))
+    }
+
     /// Whether it is the same in every event.
     pub(super) fn is_fixed(&self) -> bool {
         match self {
@@ -208,6 +284,20 @@ impl Node {
     }
 }
 
+/// The first and the last eight bytes of a name: all of a short one.
+type Ends = (u64, u64);
+
+/// Up to this length, the ends are the whole name.
+const ENDS_BYTES: usize = 16;
+
+#[inline]
+fn ends(name: &[u8]) -> Ends {
+    match (name.first_chunk(), name.last_chunk()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (name.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)), 0),
+    }
+}
+
 impl Keys {
     fn entry(&mut self, name: &'static str) -> &mut Key {
         if self.by_length.len() <= name.len() {
@@ -215,14 +305,19 @@ impl Keys {
         }
         let keys = &mut self.by_length[name.len()];
         let at = keys.iter().position(|key| key.name == name).unwrap_or_else(|| {
-            keys.push(Key { name, slot: None, inner: Self::default() });
+            let ends = ends(name.as_bytes());
+            keys.push(Key { name, ends, slot: None, inner: Self::default() });
             keys.len() - 1
         });
         &mut keys[at]
     }
 
     pub(super) fn find(&self, name: &[u8]) -> Option<&Key> {
-        self.by_length.get(name.len())?.iter().find(|key| key.name.as_bytes() == name)
+        let ends = ends(name);
+        let is_it = |key: &&Key| {
+            key.ends == ends && (name.len() <= ENDS_BYTES || key.name.as_bytes() == name)
+        };
+        self.by_length.get(name.len())?.iter().find(is_it)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use super::convert::address;
+use super::address::address_in;
 use crate::config::{Redact, Redaction};
 use crate::msgpack::{self, Value, View};
 use crate::record::Id;
@@ -263,7 +263,7 @@ fn collect(value: View<'_>, fields: &Tree, is_inside: bool, redacted: &mut Vec<S
             value.items().for_each(|item| collect(item, fields, is_inside, redacted));
         }
         Value::Text(text) if is_inside => {
-            for text in [text.trim(), address(text).unwrap_or_default()] {
+            for text in [text.trim(), address_in(text).unwrap_or_default()] {
                 if text.chars().count() >= ECHO_CHARS_MIN {
                     redacted.push(text.to_ascii_lowercase());
                 }
@@ -288,7 +288,7 @@ fn hashed(key: &[u8; 32], value: View<'_>, out: &mut Vec<u8>) {
 
 /// The keyed hash of a text in small letters; an address stays one, without its display name.
 fn hash_of_text(key: &[u8; 32], text: &str) -> String {
-    match address(text) {
+    match address_in(text) {
         Some(address) => hash(key, address.to_ascii_lowercase().as_bytes()) + HASHED_DOMAIN,
         None => hash(key, text.to_ascii_lowercase().as_bytes()),
     }

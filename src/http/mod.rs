@@ -10,6 +10,7 @@ mod redact;
 pub mod retry;
 pub mod tls;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -92,7 +93,8 @@ impl Response {
     }
 }
 
-/// Takes the body of a success, piece by piece.
+/// Takes the body of a success, piece by piece. It may take its time: that does not count as the
+/// vendor's.
 pub type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
 /// Sends requests; the tests and the simulation have their own.
@@ -222,7 +224,15 @@ impl Client {
         sink: Sink<'_>,
     ) -> Result<Response> {
         let started = Instant::now();
-        let mut exchange = Box::pin(self.exchange(request, sink));
+        // What the sink takes is our own time: the vendor waits for us then.
+        let held = Cell::new(Duration::ZERO);
+        let mut timed_sink = |bytes: &[u8]| {
+            let begun = Instant::now();
+            let taken = sink(bytes);
+            held.set(held.get() + begun.elapsed());
+            taken
+        };
+        let mut exchange = Box::pin(self.exchange(request, &mut timed_sink));
         loop {
             if let Ok(answer) = tokio::time::timeout(STOP_CHECK_INTERVAL, &mut exchange).await {
                 return answer;
@@ -230,7 +240,7 @@ impl Client {
             if stop.is_raised() {
                 return Err(Error::stopped());
             }
-            if started.elapsed() >= self.timeout {
+            if started.elapsed().saturating_sub(held.get()) >= self.timeout {
                 let text = format!("no whole answer within {} s", self.timeout.as_secs());
                 return Err(Error::new(ErrorKind::Narrow, text));
             }

@@ -2,7 +2,7 @@
 //! a default provider is a global.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::clock::lock;
 use crate::config::Tls;
 use crate::error::{Error, Result};
 use crate::secret::others_can_read;
@@ -50,18 +51,32 @@ pub fn client_config(tls: &Tls) -> Result<ClientConfig> {
 }
 
 /// The system's certificates and those of `ca_file`.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore> {
+fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>> {
+    let system = system_roots();
+    let Some(path) = ca_file else { return Ok(system) };
+    let mut roots = Arc::unwrap_or_clone(system);
+    for certificate in certificates("tls_ca_file", path)? {
+        roots.add(certificate).map_err(|error| {
+            unusable("tls_ca_file", path, "a certificate that cannot be used").caused_by(error)
+        })?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// The system's certificates. There are more than a hundred, so connectors share them; they are read
+/// anew once nobody has them, so a reload of the host finds those of its day.
+fn system_roots() -> Arc<RootCertStore> {
+    static SHARED: Mutex<Weak<RootCertStore>> = Mutex::new(Weak::new());
+    let mut shared = lock(&SHARED);
+    if let Some(roots) = shared.upgrade() {
+        return roots;
+    }
     let mut roots = RootCertStore::empty();
     // A system without any, as in a bare container, is an error only if nothing else is trusted.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = ca_file {
-        for certificate in certificates("tls_ca_file", path)? {
-            roots.add(certificate).map_err(|error| {
-                unusable("tls_ca_file", path, "a certificate that cannot be used").caused_by(error)
-            })?;
-        }
-    }
-    Ok(roots)
+    let roots = Arc::new(roots);
+    *shared = Arc::downgrade(&roots);
+    roots
 }
 
 fn certificates(property: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -27,13 +27,14 @@ impl Task {
     pub(super) fn admit(&self, place: &mut Place, records: Records, now: Time) -> Vec<Batch> {
         let mut position = self.parts.shared.position();
         let mut builder = self.builder(place);
+        let mut writer = self.parts.envelope.writer();
         let mut late = Late::default();
         records.consume(|record| {
             position.counts.fetched += 1;
             match self.news(&mut position, place, &record) {
                 Some((id, change)) => {
                     self.note_late(&mut late, &record, now);
-                    builder.push(id, |out| self.parts.envelope.write(out, &record, now, change));
+                    builder.push(id, |out| writer.write(out, &record, now, change));
                 }
                 None => position.counts.duplicate += 1,
             }
@@ -67,13 +68,14 @@ impl Task {
     pub(super) fn admit_removals(&self, place: &Place, now: Time) -> Vec<Batch> {
         let mut position = self.parts.shared.position();
         let mut builder = self.builder(place);
+        let mut writer = self.parts.envelope.writer();
         let gone = position.inventory.as_mut().map(Inventory::take_removed).unwrap_or_default();
         for entity in gone {
             position.counts.fetched += 1;
             position.ledger.admit(entity.key);
             let record = self.parts.shape.restore(&entity.name, entity.key);
             let change = Some(Change::Removed);
-            builder.push(record.key, |out| self.parts.envelope.write(out, &record, now, change));
+            builder.push(record.key, |out| writer.write(out, &record, now, change));
         }
         self.offered(&mut position, place, builder)
     }

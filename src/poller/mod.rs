@@ -12,6 +12,7 @@ mod lag;
 mod round;
 mod task;
 
+use std::iter;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
@@ -22,13 +23,14 @@ use crate::clock::{self, Stop, Time, delta};
 use crate::commit::{Message, Recalled};
 use crate::connector::{self, Connector};
 use crate::cursor::Lane;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::http::limiter::{Allowance, Priority};
 use crate::http::{Request, Response, Transport, retry};
 use crate::lease::Warrant;
 use crate::log::Logger;
 use crate::page::{Body, PageReader};
 use crate::queue::Queue;
+use crate::record::Records;
 use crate::window::{PASSES, Window};
 
 pub use task::TaskParts;
@@ -229,6 +231,19 @@ impl Poller {
             .keeping_text(task.parts.envelope.needs_text())
     }
 
+    /// Whether records may be taken from the reader before its end, for [`Poller::partial`].
+    #[must_use]
+    pub fn takes_parts(&self, task: usize) -> bool {
+        self.tasks[task].takes_parts()
+    }
+
+    /// What of the answer to the last [`Step::Fetch`] has been read so far, while more of it comes:
+    /// returns batches that must be put into the queue before anything else is told.
+    #[must_use]
+    pub fn partial(&mut self, task: usize, records: Records, now: Now) -> Vec<Batch> {
+        self.tasks[task].accept_part(records, now)
+    }
+
     /// The answer to the last [`Step::Recall`]; `random` in `0.0..1.0` spreads the wait after a
     /// failure.
     pub fn recalled(&mut self, task: usize, result: Result<Recalled>, now: Now, random: f64) {
@@ -280,9 +295,10 @@ impl Poller {
         self.note_read(task);
     }
 
-    /// The batch of the last [`Step::Offer`] did not get into the queue before the end.
-    pub fn take_back(&mut self, task: usize, batch: Batch) {
-        self.tasks[task].take_back(batch);
+    /// These batches did not get into the queue before the end.
+    pub fn give_up(&mut self, task: usize, unseen: &[Batch]) {
+        let Task { parts, lane, .. } = &self.tasks[task];
+        parts.shared.withdraw(*lane, unseen);
     }
 
     /// Whether the batches of a task must be announced before they are queued.
@@ -362,12 +378,8 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
                 fetch(poller, transport, around, task, &request, priority);
             }
             Step::Offer { task, batch } => {
-                if poller.has_intents(task) && !intend(&batch, around) {
-                    return poller.take_back(task, batch);
-                }
-                poller.activity(task).wait = Wait::Room;
-                if let Err(batch) = around.queue.push(batch, stop) {
-                    return poller.take_back(task, batch);
+                if let Err(batch) = enqueue(poller, around, task, batch) {
+                    return poller.give_up(task, &[batch]);
                 }
                 poller.activity(task).wait = Wait::Round;
                 poller.offered(task, Now::read());
@@ -407,7 +419,13 @@ fn fetch(
         activity.limiter_wait += waited;
         activity.wait = Wait::Answer;
         drop(activity);
-        let answer = transport.send(request, stop, &mut |bytes| reader.feed(bytes));
+        let answer = transport.send(request, stop, &mut |bytes| {
+            reader.feed(bytes)?;
+            if reader.is_rich() && poller.takes_parts(task) {
+                hand_over(poller, around, task, reader.take())?;
+            }
+            Ok(())
+        });
         note_answer(&mut poller.activity(task), &answer);
         answer
     });
@@ -416,6 +434,40 @@ fn fetch(
     if let Some(wait) = poller.fetched(task, result, Now::read(), fastrand::f64()) {
         allowance.hold(wait);
     }
+}
+
+/// Queues what was read of an answer that still comes. While there is no room, it is not read on, and
+/// the network makes the vendor wait.
+fn hand_over(
+    poller: &mut Poller,
+    around: &Surroundings,
+    task: usize,
+    records: Records,
+) -> Result<()> {
+    let mut batches = poller.partial(task, records, Now::read()).into_iter();
+    while let Some(batch) = batches.next() {
+        if let Err(batch) = enqueue(poller, around, task, batch) {
+            let unseen: Vec<Batch> = iter::once(batch).chain(batches).collect();
+            poller.give_up(task, &unseen);
+            return Err(Error::stopped());
+        }
+    }
+    poller.activity(task).wait = Wait::Answer;
+    Ok(())
+}
+
+/// Puts a batch into the queue once there is room for it; gives it back only if it is told to stop.
+fn enqueue(
+    poller: &Poller,
+    around: &Surroundings,
+    task: usize,
+    batch: Batch,
+) -> Result<(), Batch> {
+    if poller.has_intents(task) && !intend(&batch, around) {
+        return Err(batch);
+    }
+    poller.activity(task).wait = Wait::Room;
+    around.queue.push(batch, &around.stop)
 }
 
 /// Counts a request, unless it was broken off by a stop.

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Backoff;
 use crate::ledger::Ids;
 use crate::log::Logger;
-use crate::record::{Id, Shape};
+use crate::record::{Id, Records, Shape};
 use crate::window::{HORIZON, Window};
 
 /// Pages of one window; a vendor that never ends is asked for half the window.
@@ -37,6 +37,9 @@ pub(super) struct Place {
     pub(super) next: Option<String>,
     followed: Trail,
     pub(super) pages: u32,
+    /// What the page that is being fetched has shown, and how much of that was new.
+    shown: usize,
+    news: usize,
     /// What a pass knows of the window's records; it does not read before it has been told.
     pub(super) known: Option<Ids>,
     /// When its reading began.
@@ -57,7 +60,17 @@ impl Trail {
 
 impl Place {
     pub(super) fn start(id: WindowId, window: Window, known: Option<Ids>, begun: Time) -> Self {
-        Self { id, window, next: None, followed: Trail::default(), pages: 0, known, begun }
+        Self {
+            id,
+            window,
+            next: None,
+            followed: Trail::default(),
+            pages: 0,
+            shown: 0,
+            news: 0,
+            known,
+            begun,
+        }
     }
 }
 
@@ -203,13 +216,6 @@ impl Task {
         }
     }
 
-    /// A batch that nobody has seen comes back.
-    pub(super) fn take_back(&mut self, batch: Batch) {
-        if let State::Offering { batches, .. } = &mut self.state {
-            batches.push_front(batch);
-        }
-    }
-
     /// Gives up the round: what was read but not queued, and the windows that were not read.
     pub(super) fn abandon(&mut self) {
         self.windows.clear();
@@ -273,23 +279,52 @@ impl Task {
             self.parts.logger.info(format!("answered again after {failures} failures"));
         }
         self.backoff.reset();
+        self.round_vendor_now = self.round_vendor_now.or(date);
+        let batches = self.take_in(&mut place, page.records, now);
         if place.pages == 0 && self.parts.shared.mode() == Mode::Inventory {
-            self.date_sweep(&mut place, now);
+            // The next sweep is due an interval after the whole of the first answer.
+            self.round_started = now.instant;
         }
         place.pages += 1;
         place.next = page.next;
-        self.round_vendor_now = self.round_vendor_now.or(date);
-        let fetched = page.records.len();
-        let batches = self.admit(&mut place, page.records, now.time);
-        let admitted: usize = batches.iter().map(Batch::records).sum();
-        self.round_records += admitted;
-        self.note_answer(admitted > 0, now.time);
+        let (shown, news) = (std::mem::take(&mut place.shown), std::mem::take(&mut place.news));
+        self.note_answer(news > 0, now.time);
         self.parts.logger.debug(format!(
-            "page {} of {}..{}: {fetched} records, {admitted} new",
+            "page {} of {}..{}: {shown} records, {news} new",
             place.pages, place.window.start, place.window.end
         ));
         self.state = State::Offering { place, batches: batches.into() };
         self.go_on_if_offered(now);
+    }
+
+    /// Whether the records of a page may be handed over before its end. A pass keeps them until
+    /// then: what it knows of a window is read once, so it must not ask for more while records of
+    /// that window are on their way. Its pages are those of a log, and small.
+    pub(super) fn takes_parts(&self) -> bool {
+        !self.is_pass()
+    }
+
+    /// A part of a page was read; should the page then fail, all of it is asked for again, and the
+    /// ledger knows what of that was handed over.
+    pub(super) fn accept_part(&mut self, records: Records, now: Now) -> Vec<Batch> {
+        let Some(mut place) = self.take_fetching(now) else { return Vec::new() };
+        let batches = self.take_in(&mut place, records, now);
+        self.state = State::Fetching { place };
+        batches
+    }
+
+    /// Makes batches of what is new.
+    fn take_in(&mut self, place: &mut Place, records: Records, now: Now) -> Vec<Batch> {
+        let is_first = place.pages == 0 && place.shown == 0;
+        if is_first && self.parts.shared.mode() == Mode::Inventory {
+            self.date_sweep(place, now);
+        }
+        place.shown += records.len();
+        let batches = self.admit(place, records, now.time);
+        let news: usize = batches.iter().map(Batch::records).sum();
+        place.news += news;
+        self.round_records += news;
+        batches
     }
 
     /// Lets others see that the vendor answered.
@@ -338,7 +373,8 @@ impl Task {
 
     /// A page failed: asks for it again later, or begins its window anew where the page itself may
     /// be what is wrong.
-    pub(super) fn refuse(&mut self, place: Place, error: &Error, now: Now, random: f64) {
+    pub(super) fn refuse(&mut self, mut place: Place, error: &Error, now: Now, random: f64) {
+        (place.shown, place.news) = (0, 0);
         let is_first = place.next.is_none();
         let floor = match error.kind() {
             ErrorKind::Stopped => {

@@ -117,7 +117,7 @@ fn event_of(page: &str, record: &str, style: &Style) -> Value {
 /// Writes an event and reads it with another reader than ours.
 fn event(envelope: &Envelope, record: &Record<'_>, change: Option<Change>) -> Value {
     let mut bytes = Vec::new();
-    envelope.write(&mut bytes, record, polled(), change);
+    envelope.writer().write(&mut bytes, record, polled(), change);
     let mut rest = bytes.as_slice();
     let event = rmpv::decode::read_value(&mut rest).expect("valid MessagePack");
     assert!(rest.is_empty(), "nothing follows an event");

@@ -104,6 +104,27 @@ fn authority(dir: &Path) -> ServerConfig {
         .unwrap()
 }
 
+/// A full queue makes the sink wait; that is not the vendor's fault, and no reason to ask for less.
+#[test]
+fn time_in_which_a_body_finds_no_room_does_not_count() {
+    let (port, _heads) = serve(|mut stream| {
+        let head = exchange(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{ ");
+        thread::sleep(Duration::from_millis(500));
+        stream.write_all(b" }").ok()?;
+        head
+    });
+    let address = format!("http://127.0.0.1:{port}");
+    let mut client = client(&[("base_url", &address), ("timeout", "1s")]).unwrap();
+    let mut body = Vec::new();
+    let answer = client.send(&Request::get("/x".to_owned()), &Stop::default(), &mut |bytes| {
+        body.extend_from_slice(bytes);
+        thread::sleep(Duration::from_millis(1_500));
+        Ok(())
+    });
+    assert!(answer.unwrap().is_success());
+    assert_eq!(body, b"{  }");
+}
+
 #[test]
 fn a_request_carries_credential_agent_and_the_exact_target() {
     let (mut client, heads) = plain(OK.as_bytes());

@@ -12,7 +12,7 @@ use in_trendmicro::poller::{Rhythm, Step};
 use in_trendmicro::window::{Policy, SETTLE};
 use proptest::prelude::*;
 
-use crate::rig::{Asked, Fault, HOUR, Rig, Script, TYPES, answer, policy, settings, words};
+use crate::rig::{Asked, Fault, HOUR, RHYTHM, Rig, Script, TYPES, answer, policy, settings, words};
 
 #[test]
 fn a_round_covers_from_behind_the_cursor_to_now_and_stays_as_it_is() {
@@ -65,6 +65,56 @@ fn a_failed_page_is_asked_for_again_after_the_backoff() {
     rig.run_until(30.0);
     rig.assert_complete(-3_600..-5);
     assert!(rig.lines.iter().any(|line| line.contains("answered again after 3 failures")));
+}
+
+/// What a body has shown before it broke off was delivered, and is not delivered again; but the window
+/// counts as read only when a whole body has come.
+#[test]
+fn a_body_that_breaks_off_loses_nothing_and_doubles_nothing() {
+    for confirms_after in [0.0, 3.0, 100.0] {
+        let mut rig = Rig::one(1);
+        (rig.hands_over, rig.confirms_after) = (true, confirms_after);
+        rig.vendor.page_size = 20;
+        rig.mails(-3_600..-5, 30);
+        rig.script = Box::new(|_, count| (count % 3 > 0 && count < 12).then_some(Fault::Broken));
+        rig.run_requests(3);
+        assert!(rig.cursor(0) <= Some(-3_600), "{:?}", rig.cursor(0));
+        rig.run_until(300.0);
+        rig.assert_complete(-3_600..-5);
+    }
+}
+
+/// A process that ends within a body begins the window anew, and knows what was committed of it.
+#[test]
+fn a_crash_within_a_body_doubles_nothing_that_was_committed() {
+    let mut rig = Rig::one(1);
+    rig.hands_over = true;
+    rig.mails(-3_600..-5, 30);
+    rig.script = Box::new(|_, count| (count == 0).then_some(Fault::Broken));
+    rig.run_requests(1);
+    rig.step();
+    let delivered = rig.delivered.len();
+    assert!(delivered > 20 && delivered < 100, "{delivered} of half a body");
+    rig.restart();
+    rig.run_until(300.0);
+    rig.assert_complete(-3_600..-5);
+}
+
+/// So it is with a sweep, which is delivered once however often it breaks off.
+#[test]
+fn a_sweep_that_breaks_off_is_delivered_once() {
+    let settings = Settings { expand: vec!["none".to_owned()], ..settings() };
+    let rhythm = Rhythm { interval: Duration::from_secs(600), ..RHYTHM };
+    let mut rig = Rig::of("workload_security", settings, policy(HOUR, 300), rhythm);
+    rig.hands_over = true;
+    rig.vendor.page_size = 1_000;
+    for _ in 0..100 {
+        rig.mail(0, -10, 0);
+    }
+    rig.script = Box::new(|_, count| (count < 2).then_some(Fault::Broken));
+    rig.run_until(300.0);
+    assert_eq!(rig.delivered.len(), 100);
+    assert!(rig.delivered.values().all(|&times| times == 1), "{:?}", rig.delivered);
 }
 
 #[test]

@@ -23,6 +23,7 @@ use in_trendmicro::http::limiter::Priority;
 use in_trendmicro::http::{Request, Response};
 use in_trendmicro::lease::Tenure;
 use in_trendmicro::log::{Level, Log, Logger};
+use in_trendmicro::page::Body;
 use in_trendmicro::poller::{Now, Poller, Rhythm, Step, TaskParts};
 use in_trendmicro::queue::Queue;
 use in_trendmicro::record::{Id, Shape};
@@ -80,6 +81,8 @@ pub enum Fault {
     RetryAfter(u64),
     Timeout,
     Reset,
+    /// The body breaks off after its first half, of which the records are handed over.
+    Broken,
     Garbage,
     /// The answer's pointer leads back to the page it came with.
     Circle,
@@ -384,6 +387,8 @@ pub struct Rig {
     pub held_until: f64,
     /// What spreads the waits.
     pub random: f64,
+    /// What is read of a body is handed over before its end.
+    pub hands_over: bool,
 }
 
 impl Rig {
@@ -424,6 +429,7 @@ impl Rig {
             latency: 0.2,
             held_until: 0.0,
             random: 0.5,
+            hands_over: false,
         };
         rig.restart();
         rig
@@ -501,10 +507,7 @@ impl Rig {
             Step::Recall { task, stream, lane, span } => self.recall(task, stream, lane, span),
             Step::Fetch { task, request, priority } => self.fetch(task, &request, priority),
             Step::Offer { task, batch } => {
-                assert!(self.queue.push(batch, &Stop::default()).is_ok());
-                let taken = self.queue.take(usize::MAX, usize::MAX);
-                let due = self.elapsed + self.confirms_after;
-                self.handed.extend(taken.into_iter().map(|batch| (due, batch)));
+                self.hand(batch);
                 self.poller.offered(task, self.now());
             }
         }
@@ -524,6 +527,30 @@ impl Rig {
         }
         self.commit(messages);
         self.lines.extend(self.log.take().into_iter().map(|line| line.text));
+    }
+
+    /// Gives the host a batch.
+    fn hand(&mut self, batch: Batch) {
+        assert!(self.queue.push(batch, &Stop::default()).is_ok());
+        let taken = self.queue.take(usize::MAX, usize::MAX);
+        let due = self.elapsed + self.confirms_after;
+        self.handed.extend(taken.into_iter().map(|batch| (due, batch)));
+    }
+
+    /// Reads a body in two halves.
+    fn read_body(&mut self, task: usize, body: &[u8], is_broken: bool) -> Result<Body> {
+        let (one, two) = body.split_at(body.len() / 2);
+        let mut reader = self.poller.reader(task);
+        reader.feed(one)?;
+        if self.hands_over && self.poller.takes_parts(task) {
+            let batches = self.poller.partial(task, reader.take(), self.now());
+            batches.into_iter().for_each(|batch| self.hand(batch));
+        }
+        if is_broken {
+            return Err(Error::retry("the connection failed within the body"));
+        }
+        reader.feed(two)?;
+        reader.finish()
     }
 
     /// Lets the real committer work through `messages`.
@@ -565,7 +592,7 @@ impl Rig {
         let vendor_now = self.vendor_now();
         self.elapsed += self.latency;
         let mut result = match fault {
-            None | Some(Fault::Circle | Fault::Astray | Fault::Code(_)) => {
+            None | Some(Fault::Circle | Fault::Astray | Fault::Code(_) | Fault::Broken) => {
                 Ok(self.vendor.answer(&asked, vendor_now, fault))
             }
             Some(Fault::Status(status)) => Ok((answer(status), String::new())),
@@ -584,10 +611,9 @@ impl Rig {
         if let Ok((response, _)) = &mut result {
             response.date = self.vendor.sends_date.then(|| at(vendor_now.timestamp()));
         }
+        let is_broken = matches!(fault, Some(Fault::Broken));
         let result = result.and_then(|(response, body)| {
-            let mut reader = self.poller.reader(task);
-            reader.feed(body.as_bytes())?;
-            Ok((response, reader.finish()?))
+            Ok((response, self.read_body(task, body.as_bytes(), is_broken)?))
         });
         let hold = self.poller.fetched(task, result, self.now(), self.random);
         if let Some(hold) = hold {

@@ -168,6 +168,19 @@ fn a_list_that_is_cut_off_is_asked_for_again() {
     });
 }
 
+/// What was read of a list before it broke off was handed over, and comes once all the same.
+#[test]
+fn a_long_list_that_is_cut_off_is_delivered_once() {
+    let (place, sim) = (Place::new(), simulate(ApexConfig { agents: 8_000, ..apex() }));
+    let cut = Fault::new(ROUTE, When::Times(2), FaultKind::CloseMidBody);
+    let fault = sim.faults().add(cut);
+    let host = Host::start(&place, &around(&sim, &place, stanza(&sim, &place, CONNECTOR)), &[]);
+    wait_complete(&host, &sim, &place.out());
+    host.stop();
+    assert_eq!(sim.faults().fired(fault), 2);
+    Account::of(&sim, &place.out()).assert_exact("cut off");
+}
+
 /// An answer of this size is read as it comes, packed or not.
 #[test]
 fn a_hundred_thousand_agents_come_in_one_answer() {

@@ -57,7 +57,8 @@ impl Case {
         let address = format!("{}{}", sim.url(), self.path);
         let stanza = stanza(&sim, &place, CONNECTOR).set("base_url", &address);
         let config = around(&sim, &place, stanza).with(&self.properties);
-        let host = Host::start(&place, &config, &[]);
+        // A host without optimisation is slow with large records, and must not seem to lose them.
+        let host = Host::start(&place, &config, &["--tick-ms", "250"]);
         wait_complete(&host, &sim, &place.out());
         if !self.says.is_empty() {
             host.wait_log(self.says);

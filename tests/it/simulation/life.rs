@@ -3,6 +3,7 @@
 //! Here alone the simulation touches what moves the plugin: `poller::run`, the committer's loop and
 //! the host's callbacks are threads there and turns here.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -14,13 +15,14 @@ use in_trendmicro::commit::{Committer, Message, Recalled, StreamState};
 use in_trendmicro::config::{Emit, Format};
 use in_trendmicro::connector::{self, Connector};
 use in_trendmicro::envelope::{Envelope, Style};
-use in_trendmicro::error::Result;
+use in_trendmicro::error::{Error, Result};
 use in_trendmicro::handover::Rule;
 use in_trendmicro::http::limiter::{Budget, Priority};
 use in_trendmicro::http::{Request, Response};
 use in_trendmicro::instance::{Instance, Parts, Watched};
 use in_trendmicro::lease::Warrant;
 use in_trendmicro::log::{Level, Log, Logger};
+use in_trendmicro::page::{self, PageReader};
 use in_trendmicro::poller::{Now, Poller, Step, TaskParts};
 use in_trendmicro::queue::Queue;
 use in_trendmicro::record::Shape;
@@ -28,6 +30,12 @@ use in_trendmicro::record::Shape;
 use super::disk::{Disk, Handle};
 use super::host::Model;
 use super::scenario::{Part, Scenario};
+
+/// How many pieces of a body are the last that come, while not all is calm.
+const BREAKS_SHARE: f64 = 0.02;
+/// After how many of the others nothing is handed over yet.
+const KEEPS_SHARE: f64 = 0.4;
+const PIECE_BYTES_MIN: usize = 1_000;
 
 /// What a poller is in the middle of.
 pub enum Doing {
@@ -41,10 +49,21 @@ pub enum Doing {
     Sending { task: usize, request: Request },
     /// The answer is on the way.
     Reading { task: usize, answer: Result<(Response, String)> },
+    /// The answer's body comes in pieces.
+    Streaming { task: usize, body: Box<Body> },
     /// It waits until the committer has saved what a batch may tell.
-    Intending { task: usize, batch: Batch, saved: Receiver<()> },
+    Intending { task: usize, batch: Batch, body: Option<Box<Body>>, saved: Receiver<()> },
     /// It waits for room in the queue.
-    Pushing { task: usize, batch: Batch },
+    Pushing { task: usize, batch: Batch, body: Option<Box<Body>> },
+}
+
+/// The body of an answer, of which some was read.
+pub struct Body {
+    pub response: Response,
+    pub reader: PageReader,
+    pub rest: String,
+    /// What was made of it and is not in the queue yet.
+    pub batches: VecDeque<Batch>,
 }
 
 /// A poller, and when it goes on; `None` while it waits for somebody.
@@ -141,8 +160,8 @@ impl Life {
     }
 
     /// Asks a poller's machine what to do, and begins with it.
-    pub fn think(&mut self, arm: usize, now: Now) {
-        let arm = &mut self.arms[arm];
+    pub fn think(&mut self, arm_index: usize, now: Now) {
+        let arm = &mut self.arms[arm_index];
         match arm.poller.next(now) {
             Step::Sleep(wait) => arm.due_ms = Some(self.host.now_ms + ceil_ms(wait)),
             Step::Recall { task, stream, lane, span } => {
@@ -153,17 +172,24 @@ impl Life {
             Step::Fetch { task, request, priority } => {
                 arm.doing = Doing::Asking { task, request, priority, is_waiting: false };
             }
-            Step::Offer { task, batch } if arm.poller.has_intents(task) => {
-                let (done, saved) = mpsc::channel();
-                let ids = batch.ids.clone();
-                self.sender.send(Message::Intend { stream: batch.stream, ids, done }).unwrap();
-                arm.doing = Doing::Intending { task, batch, saved };
-            }
-            Step::Offer { task, batch } => arm.doing = Doing::Pushing { task, batch },
+            Step::Offer { task, batch } => self.offer((arm_index, task), batch, None),
         }
     }
 
-    /// A whole answer, or a failure, for the machine.
+    /// Begins to put a batch into the queue.
+    fn offer(&mut self, (arm, task): (usize, usize), batch: Batch, body: Option<Box<Body>>) {
+        let arm = &mut self.arms[arm];
+        arm.doing = if arm.poller.has_intents(task) {
+            let (done, saved) = mpsc::channel();
+            let ids = batch.ids.clone();
+            self.sender.send(Message::Intend { stream: batch.stream, ids, done }).unwrap();
+            Doing::Intending { task, batch, body, saved }
+        } else {
+            Doing::Pushing { task, batch, body }
+        };
+    }
+
+    /// An answer has come, or a failure: with a body, it comes piece by piece.
     pub fn read(
         &mut self,
         arm: usize,
@@ -172,27 +198,92 @@ impl Life {
         now: Now,
         random: f64,
     ) {
+        let (response, rest) = match answer {
+            Ok((response, rest)) => (response, rest),
+            Err(error) => return self.fetched(arm, task, Err(error), now, random),
+        };
         let arm = &mut self.arms[arm];
-        let result = answer.and_then(|(response, body)| {
-            let mut reader = arm.poller.reader(task);
-            reader.feed(body.as_bytes())?;
-            Ok((response, reader.finish()?))
+        let (reader, batches) = (arm.poller.reader(task), VecDeque::new());
+        arm.doing =
+            Doing::Streaming { task, body: Box::new(Body { response, reader, rest, batches }) };
+    }
+
+    /// The next piece of a body comes, or what was made of the last goes on; `random` says how much
+    /// comes, and whether anything comes after it.
+    pub fn stream(
+        &mut self,
+        arm: usize,
+        task: usize,
+        mut body: Box<Body>,
+        now: Now,
+        (size, luck, random): (f64, f64, f64),
+    ) {
+        if let Some(batch) = body.batches.pop_front() {
+            return self.offer((arm, task), batch, Some(body));
+        }
+        let poller = &mut self.arms[arm].poller;
+        let end = (0..=body.rest.len()).rev().find(|&at| {
+            at <= (body.rest.len() as f64 * size) as usize + PIECE_BYTES_MIN
+                && body.rest.is_char_boundary(at)
         });
-        if let Some(wait) = arm.poller.fetched(task, result, now, random) {
+        let rest = body.rest.split_off(end.unwrap_or(0));
+        let piece = std::mem::replace(&mut body.rest, rest);
+        if let Err(error) = body.reader.feed(piece.as_bytes()) {
+            return self.fetched(arm, task, Err(error), now, random);
+        }
+        if body.rest.is_empty() {
+            let Body { response, reader, .. } = *body;
+            let result = reader.finish().map(|read| (response, read));
+            return self.fetched(arm, task, result, now, random);
+        }
+        if luck < BREAKS_SHARE {
+            let broken = Error::retry("the connection failed within the body");
+            return self.fetched(arm, task, Err(broken), now, random);
+        }
+        if luck > KEEPS_SHARE && poller.takes_parts(task) {
+            let records = body.reader.take();
+            body.batches.extend(poller.partial(task, records, now));
+        }
+        self.arms[arm].doing = Doing::Streaming { task, body };
+    }
+
+    fn fetched(
+        &mut self,
+        arm: usize,
+        task: usize,
+        result: Result<(Response, page::Body)>,
+        now: Now,
+        random: f64,
+    ) {
+        if let Some(wait) = self.arms[arm].poller.fetched(task, result, now, random) {
             self.budget.hold(now.instant + wait);
         }
     }
 
-    /// Puts a batch into the queue; gives it back if there is no room.
-    pub fn push(&mut self, arm: usize, task: usize, batch: Batch, now: Now) -> Option<Batch> {
+    /// Puts a batch into the queue, and goes on with the body that it came from; waits if there is
+    /// no room, and returns whether that is so.
+    pub fn push(
+        &mut self,
+        arm: usize,
+        task: usize,
+        batch: Batch,
+        body: Option<Box<Body>>,
+        now: Now,
+    ) -> bool {
         // Nobody may wait in a simulation; a queue that is told to stop does not.
         let impatient = Stop::default();
         impatient.raise();
-        if let Err(batch) = self.queue.push(batch, &impatient) {
-            return Some(batch);
+        let arm = &mut self.arms[arm];
+        match (self.queue.push(batch, &impatient), body) {
+            (Err(batch), body) => {
+                arm.due_ms = None;
+                arm.doing = Doing::Pushing { task, batch, body };
+                return true;
+            }
+            (Ok(()), Some(body)) => arm.doing = Doing::Streaming { task, body },
+            (Ok(()), None) => arm.poller.offered(task, now),
         }
-        self.arms[arm].poller.offered(task, now);
-        None
+        false
     }
 
     /// Tells the committer which windows were read to their end.
@@ -205,8 +296,13 @@ impl Life {
     /// A poller panicked: another one begins where it failed.
     pub fn replace_poller(&mut self, arm: usize, plan: &Part, now: Now, due_ms: u64) {
         let arm = &mut self.arms[arm];
-        if matches!(arm.doing, Doing::Intending { .. } | Doing::Pushing { .. }) {
-            // There it only waits, and holds a batch.
+        let holds_batch = match &arm.doing {
+            Doing::Intending { .. } | Doing::Pushing { .. } => true,
+            Doing::Streaming { body, .. } => !body.batches.is_empty(),
+            _ => false,
+        };
+        // There it only waits.
+        if holds_batch {
             return;
         }
         if let Doing::Asking { priority, is_waiting, .. } = arm.doing {

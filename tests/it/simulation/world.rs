@@ -24,6 +24,8 @@ use crate::rig::{Asked, Fault, START, Vendor, answer, at, parse};
 const MINUTE_MS: u64 = 60_000;
 /// The way of a request to the vendor.
 const WAY_MS_MAX: u64 = 400;
+/// Between two pieces of a body.
+const PIECE_MS_MAX: u64 = 50;
 /// How long a try that comes too late has taken.
 const TIMEOUT_MS: u64 = 60_000;
 /// A machine that spins does not get past this.
@@ -440,20 +442,25 @@ impl World {
                 let random = self.rng.f64();
                 life.read(arm, task, answer, now, random);
             }
-            Doing::Intending { task, batch, saved } => {
+            Doing::Streaming { task, body } => {
+                let luck = if self.is_calm() { 1.0 } else { self.rng.f64() };
+                let random = (self.rng.f64(), luck, self.rng.f64());
+                life.arms[arm].due_ms = Some(now_ms + self.rng.u64(0..PIECE_MS_MAX));
+                life.stream(arm, task, body, now, random);
+            }
+            Doing::Intending { task, batch, body, saved } => {
                 life.arms[arm].doing = if saved.try_recv().is_ok() {
-                    Doing::Pushing { task, batch }
+                    Doing::Pushing { task, batch, body }
                 } else {
                     life.arms[arm].due_ms = None;
-                    Doing::Intending { task, batch, saved }
+                    Doing::Intending { task, batch, body, saved }
                 };
             }
-            Doing::Pushing { task, batch } => {
+            Doing::Pushing { task, batch, body } => {
+                let stream = batch.stream;
                 self.oracle.queued(&batch);
-                if let Some(batch) = life.push(arm, task, batch, now) {
-                    self.oracle.unqueued(batch.stream);
-                    life.arms[arm].due_ms = None;
-                    life.arms[arm].doing = Doing::Pushing { task, batch };
+                if life.push(arm, task, batch, body, now) {
+                    self.oracle.unqueued(stream);
                 }
             }
         }

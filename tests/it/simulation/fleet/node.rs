@@ -154,9 +154,9 @@ impl Node {
         for (part, arm) in self.arms.iter_mut().enumerate() {
             if let Some((mut poller, _)) = arm.running.take_if(|(_, over)| over.is_raised()) {
                 let doing = std::mem::replace(&mut arm.doing, Doing::Thinking);
-                if let Doing::Intending { task, batch, .. } | Doing::Pushing { task, batch } = doing
+                if let Doing::Intending { task, batch, .. } | Doing::Pushing { task, batch, .. } = doing
                 {
-                    poller.take_back(task, batch);
+                    poller.give_up(task, &[batch]);
                 }
                 poller.abandon();
                 arm.seat.leave();
@@ -196,7 +196,7 @@ impl Node {
             Step::Fetch { task, request, priority } => {
                 arm.doing = Doing::Asking { task, request, priority, is_waiting: false };
             }
-            Step::Offer { task, batch } => arm.doing = Doing::Pushing { task, batch },
+            Step::Offer { task, batch } => arm.doing = Doing::Pushing { task, batch, body: None },
         }
     }
 

@@ -418,8 +418,10 @@ impl World {
             }
             Doing::Sending { task, request } => self.send(&mut node, arm, task, &request),
             Doing::Reading { task, answer } => self.read(&mut node, arm, task, answer),
-            Doing::Intending { .. } => unreachable!("logs have no intents"),
-            Doing::Pushing { task, batch } => self.push(&mut node, arm, task, batch),
+            Doing::Intending { .. } | Doing::Streaming { .. } => {
+                unreachable!("logs have no intents, and bodies come whole here")
+            }
+            Doing::Pushing { task, batch, .. } => self.push(&mut node, arm, task, batch),
         }
         node.tell_read(arm);
         self.nodes[index] = Some(node);
@@ -526,7 +528,7 @@ impl World {
         impatient.raise();
         if let Err(batch) = node.queue.push(batch, &impatient) {
             node.arms[arm].due_ms = None;
-            node.arms[arm].doing = Doing::Pushing { task, batch };
+            node.arms[arm].doing = Doing::Pushing { task, batch, body: None };
             return;
         }
         node.epochs.extend(numbers.into_iter().map(|number| (number, tenure.clone())));
