@@ -5,6 +5,7 @@
 
 mod file;
 mod guard;
+pub mod postgres;
 mod sqlite;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::{PASSES, Window};
 
+pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 
 /// What was saved for a stream.

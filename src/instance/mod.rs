@@ -104,7 +104,10 @@ impl Instance {
         logger: Logger,
     ) -> Result<Self> {
         let is_append = choose_handover(&config, abilities)?;
-        let mut store = checkpoint::open(config.db.as_ref().and_then(|db| match db { crate::config::Db::File(file) => Some(file), _ => None }))?;
+        let mut store = checkpoint::open(config.db.as_ref().and_then(|db| match db {
+            crate::config::Db::File(file) => Some(file),
+            _ => None,
+        }))?;
         store.notice().into_iter().for_each(|text| logger.error(text));
         let rule = if abilities.can_count { Rule::Counter } else { Rule::Elapsed };
         announce(&config, is_append, rule, &logger);
