@@ -114,7 +114,9 @@ pub async fn ensure(session: &Session) -> Result<(), Fault> {
 
 /// The version of the tables; 0 if there are none.
 async fn version(session: &Session) -> Result<usize, Fault> {
-    let is_made = "SELECT to_regclass('in_trendmicro_meta') IS NOT NULL";
+    // Not `to_regclass`: inside a transaction it repeats what it answered before the lock was waited for.
+    let is_made = "SELECT EXISTS (SELECT FROM pg_class
+        WHERE relname = 'in_trendmicro_meta' AND pg_table_is_visible(oid))";
     let rows = session.query(is_made, &[]).await?;
     let is_made = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false);
     if !is_made {
