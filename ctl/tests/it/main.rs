@@ -3,7 +3,11 @@
 // A test that cannot go on fails where it stands.
 #![allow(clippy::unwrap_used)]
 
+mod database;
 mod mistakes;
 mod positions;
+#[allow(dead_code, reason = "the tests of the plugin pause and restart servers")]
+#[path = "../../../tests/it/support/postgres.rs"]
+mod postgres;
 mod simulator;
 mod support;

@@ -11,8 +11,9 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::Values;
 use super::fault::Fault;
-use super::{Values, schema};
+use super::schema::{self, Setup};
 use crate::config::DbServer;
 use crate::error::{Error, Result};
 use crate::http::tls;
@@ -53,6 +54,7 @@ struct Place {
     server: DbServer,
     config: Config,
     tls: Option<MakeRustlsConnect>,
+    setup: Setup,
 }
 
 /// One connection.
@@ -66,14 +68,14 @@ impl Link {
     ///
     /// # Errors
     /// When the address or the file of certificates cannot be used.
-    pub fn new(server: &DbServer) -> Result<Self> {
+    pub fn new(server: &DbServer, setup: Setup) -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(1)
             .thread_name("trendmicro-dns")
             .build()
             .map_err(|error| Error::config("no event loop for the database").caused_by(error))?;
-        Ok(Self { place: Place::new(server)?, runtime: Some(runtime), session: None })
+        Ok(Self { place: Place::new(server, setup)?, runtime: Some(runtime), session: None })
     }
 
     /// Does some work over the connection; after a failure, the connection is thrown away, so that
@@ -124,7 +126,7 @@ impl Drop for Link {
 }
 
 impl Place {
-    fn new(server: &DbServer) -> Result<Self> {
+    fn new(server: &DbServer, setup: Setup) -> Result<Self> {
         let at = |fault: Fault| fault.at(&server.shown);
         let mut config: Config = without_sslmode(server.address.expose())
             .parse()
@@ -153,7 +155,7 @@ impl Place {
             )?)),
             false => None,
         };
-        Ok(Self { server: server.clone(), config, tls })
+        Ok(Self { server: server.clone(), config, tls, setup })
     }
 
     async fn connect(&self) -> Result<Session, Fault> {
@@ -177,7 +179,7 @@ impl Place {
         let session = connected.map_err(|_| Fault::Timeout(CONNECT_TIMEOUT))??;
         let prepared = async {
             session.batch(SESSION).await?;
-            schema::ensure(&session).await
+            schema::ensure(&session, self.setup).await
         };
         match prepared.await {
             Ok(()) => Ok(session),

@@ -21,6 +21,7 @@ use crate::error::Result;
 pub use people::{Host, Overview, Run, Standing};
 
 use link::Link;
+use schema::Setup;
 
 /// A database. It is connected to when it is first asked, and anew after every failure.
 pub struct Postgres {
@@ -33,7 +34,24 @@ impl Postgres {
     /// # Errors
     /// When the address or the file of certificates cannot be used.
     pub fn new(server: &DbServer) -> Result<Self> {
-        Ok(Self { link: Link::new(server)? })
+        Ok(Self { link: Link::new(server, Setup::Make)? })
+    }
+
+    /// The same, to be looked at: tables that are missing are not made.
+    ///
+    /// # Errors
+    /// When the address or the file of certificates cannot be used.
+    pub fn look(server: &DbServer) -> Result<Self> {
+        Ok(Self { link: Link::new(server, Setup::Leave)? })
+    }
+
+    /// Whether a database could be used, which changes nothing in it; says what was found.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or used.
+    pub fn probe(server: &DbServer) -> Result<String> {
+        let mut link = Link::new(server, Setup::Try)?;
+        link.call(async |session| schema::describe(session).await)
     }
 
     /// Connects, and makes or migrates the tables, if that was not done yet.

@@ -46,7 +46,7 @@ const SCHEMA: &[&str] = &["CREATE TABLE in_trendmicro_meta (
         PRIMARY KEY (stream, pass)
     );
     CREATE TABLE in_trendmicro_ledger (
-        id bigserial PRIMARY KEY,
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         stream text NOT NULL,
         from_ms bigint NOT NULL,
         until_ms bigint NOT NULL,
@@ -72,28 +72,30 @@ const SCHEMA: &[&str] = &["CREATE TABLE in_trendmicro_meta (
     );
     CREATE INDEX in_trendmicro_request_sent ON in_trendmicro_request (credential, sent_at);"];
 
+/// What may be done about tables that are missing or old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setup {
+    /// They are made.
+    Make,
+    /// They are made and taken back, to see whether that is allowed.
+    Try,
+    /// Nothing.
+    Leave,
+}
+
 /// Makes the tables, or brings them up to this version, if that is still to be done.
-pub async fn ensure(session: &Session) -> Result<(), Fault> {
-    let rows = session
-        .query(
-            "SELECT current_setting('server_version_num')::integer / 10000, pg_is_in_recovery()",
-            &[],
-        )
-        .await?;
-    let row = rows.first().ok_or(Fault::Standby)?;
-    let server: i32 = row.try_get(0)?;
-    if server < SERVER_MIN {
-        return Err(Fault::Config {
-            why: format!("the server is PostgreSQL {server}"),
-            legal: "PostgreSQL 13 or newer",
-            write: "db: with the address of a newer server".to_owned(),
-        });
-    }
-    if row.try_get::<_, bool>(1)? {
-        return Err(Fault::Standby);
-    }
-    if version(session).await? == SCHEMA.len() {
+pub async fn ensure(session: &Session, setup: Setup) -> Result<(), Fault> {
+    check_server(session).await?;
+    let done = version(session).await?;
+    if done == SCHEMA.len() {
         return Ok(());
+    }
+    if setup == Setup::Leave {
+        return Err(Fault::Config {
+            why: format!("has schema version {done} of {}", SCHEMA.len()),
+            legal: "a database that a host of this version has used",
+            write: "start Fluent Bit with this db first".to_owned(),
+        });
     }
     session.batch("BEGIN").await?;
     session.execute("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await?;
@@ -109,7 +111,46 @@ pub async fn ensure(session: &Session) -> Result<(), Fault> {
             &[(&SCHEMA.len().to_string(), Type::TEXT)],
         )
         .await?;
-    session.batch("COMMIT").await
+    session.batch(if setup == Setup::Try { "ROLLBACK" } else { "COMMIT" }).await
+}
+
+/// Refuses a server that is too old, and one that only repeats what another writes.
+async fn check_server(session: &Session) -> Result<(), Fault> {
+    let sql = "SELECT current_setting('server_version_num')::integer / 10000, pg_is_in_recovery()";
+    let rows = session.query(sql, &[]).await?;
+    let row = rows.first().ok_or(Fault::Standby)?;
+    let server: i32 = row.try_get(0)?;
+    if server < SERVER_MIN {
+        return Err(Fault::Config {
+            why: format!("the server is PostgreSQL {server}"),
+            legal: "PostgreSQL 13 or newer",
+            write: "db: with the address of a newer server".to_owned(),
+        });
+    }
+    if row.try_get(1)? { Err(Fault::Standby) } else { Ok(()) }
+}
+
+/// What a person wants to know before the first start: the server's version, and whether the tables
+/// are there.
+pub async fn describe(session: &Session) -> Result<String, Fault> {
+    // A list of privileges would ask for one of them.
+    const DENIED: &str = "SELECT relname::text FROM pg_class c
+        WHERE relname LIKE 'in\\_trendmicro\\_%' AND relkind = 'r' AND pg_table_is_visible(oid)
+        AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+            AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+        ORDER BY 1";
+    let denied = session.query(DENIED, &[]).await?;
+    if let Some(row) = denied.first() {
+        return Err(Fault::Config {
+            why: format!("permission denied for table {}", row.try_get::<_, &str>(0)?),
+            legal: "a user that may SELECT, INSERT, UPDATE and DELETE in all tables in_trendmicro_*",
+            write: "GRANT ALL ON the tables in_trendmicro_* TO the user".to_owned(),
+        });
+    }
+    let rows = session.query("SELECT current_setting('server_version')", &[]).await?;
+    let server: String = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
+    let tables = if version(session).await? == 0 { "can be made" } else { "are there" };
+    Ok(format!("PostgreSQL {server}; the tables {tables}"))
 }
 
 /// The version of the tables; 0 if there are none.

@@ -1,10 +1,10 @@
 //! What people see and change while hosts run.
 
-use in_trendmicro::checkpoint::{Change, Registry as _, Store as _};
+use in_trendmicro::checkpoint::{Change, Postgres, Registry as _, Store as _};
 use in_trendmicro::record::Id;
 use in_trendmicro::sweep::{self, Entity};
 
-use super::{LONG, at, fresh, lease, member, open, span, tenure};
+use super::{LONG, at, configured, fresh, lease, member, open, span, tenure, text};
 
 #[test]
 fn an_overview_shows_hosts_leases_and_streams() {
@@ -84,4 +84,22 @@ fn a_position_is_moved_under_a_running_host() {
     assert_eq!(host.load("cc/x").unwrap().cursor, Some(at(1)), "another connector goes on");
     host.leave("one").unwrap();
     assert_eq!(host.set_cursor(&[stream], at(1)).unwrap(), [] as [String; 0]);
+}
+
+#[test]
+fn a_look_makes_nothing() {
+    let Some((server, database, mut store)) = fresh() else { return };
+    let db = configured(&server.address(&database), &[]);
+    let said = Postgres::probe(&db).unwrap();
+    assert!(said.contains("PostgreSQL") && said.ends_with("can be made"), "{said}");
+    let error = Postgres::look(&db).unwrap().overview().unwrap_err();
+    assert!(text(&error).contains("schema version 0 of 1"), "{error}");
+    let tables = "SELECT count(*) FROM pg_class WHERE relname LIKE 'in_trendmicro%'";
+    assert_eq!(server.sql(&database, tables), [["0"]]);
+    store.connect().unwrap();
+    assert!(Postgres::probe(&db).unwrap().ends_with("are there"));
+    assert_eq!(Postgres::look(&db).unwrap().overview().unwrap().streams, []);
+    server.sql(&database, "REVOKE INSERT ON in_trendmicro_ledger FROM app");
+    let error = Postgres::probe(&db).unwrap_err();
+    assert!(text(&error).contains("permission denied for table in_trendmicro_ledger"), "{error}");
 }

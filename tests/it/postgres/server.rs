@@ -113,12 +113,12 @@ fn a_server_that_was_restarted_is_used_on() {
     server.run();
     store.commit(&[moved(4)]).unwrap();
     assert_eq!(store.load("a").unwrap().cursor, Some(at(4)));
-    // An administrator ends the connection.
-    server.sql(
-        &database,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                           WHERE application_name = 'in_trendmicro'",
-    );
+    // An administrator ends the connection, which takes a moment.
+    let ours = "FROM pg_stat_activity WHERE application_name = 'in_trendmicro'";
+    server.sql(&database, &format!("SELECT pg_terminate_backend(pid) {ours}"));
+    while server.sql(&database, &format!("SELECT count(*) {ours}")) != [["0"]] {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     store.commit(&[moved(5)]).unwrap();
 }
 

@@ -20,8 +20,10 @@ fn change(tenure: &Tenure, stream: &str) -> Change {
     Change { tenure: tenure.clone(), stream: stream.to_owned(), ..Change::default() }
 }
 
+type Ids = Vec<(i64, Id)>;
+
 /// Everything that a store shows of a stream, in a fixed order.
-fn shown(store: &mut dyn Store, stream: &str) -> (Saved, Vec<(i64, Id)>, Vec<(i64, Id)>, bool) {
+fn shown(store: &mut dyn Store, stream: &str) -> (Saved, Ids, Ids, bool) {
     let mut saved = store.load(stream).unwrap();
     saved.entities.sort_by_key(|entity| entity.key.0);
     let mut ids = |start, end| {

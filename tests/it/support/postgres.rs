@@ -98,7 +98,7 @@ impl Server {
         self.write("lasting", "");
         let password = self.write("password", PASSWORD);
         let initdb = self
-            .command(&self.bin.join("initdb"))
+            .command(self.bin.join("initdb"))
             .args(["--no-sync", "--username=postgres", "--encoding=UTF8", "--locale=C"])
             .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
             .arg(format!("--pwfile={}", password.display()))
