@@ -8,7 +8,7 @@ use in_trendmicro::batch::Batch;
 use in_trendmicro::checkpoint::{Change, Sqlite, Store};
 use in_trendmicro::clock::{Stop, Time};
 use in_trendmicro::cursor::Progress;
-use in_trendmicro::http::limiter::{Limiter, Priority};
+use in_trendmicro::http::limiter::{Allowance, Priority};
 use in_trendmicro::ledger::Ledger;
 use in_trendmicro::queue::Queue;
 use in_trendmicro::record::Id;
@@ -88,11 +88,11 @@ fn store(criterion: &mut Criterion) {
 
 fn limiter(criterion: &mut Criterion) {
     let stop = Stop::default();
-    let unlimited = Limiter::of(&[1; 32], None);
+    let unlimited = Allowance::new([1; 32], None, None);
     criterion.bench_function("limiter, without a limit", |bencher| {
         bencher.iter(|| unlimited.acquire(Priority::Live, &stop).expect("no stop"));
     });
-    let limited = Limiter::of(&[2; 32], Some(u32::MAX));
+    let limited = Allowance::new([2; 32], Some(u32::MAX), None);
     criterion.bench_function("limiter, within a limit", |bencher| {
         bencher.iter(|| limited.acquire(Priority::Backfill, &stop).expect("no stop"));
     });

@@ -38,6 +38,21 @@ pub struct Trouble {
     pub until: Instant,
 }
 
+/// Where a stream stands with its lease, where several hosts share the work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether this host holds the lease.
+    pub is_held: bool,
+    /// The name of the host that does; empty for none.
+    pub holder: String,
+    /// The epoch under which this host last held it.
+    pub epoch: u64,
+    /// How often this host has taken it over from a silent one.
+    pub takeovers: u64,
+    /// The database cannot be asked.
+    pub is_away: bool,
+}
+
 /// What one stream's poller is doing and has done since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Activity {
@@ -57,8 +72,10 @@ pub struct Activity {
     pub due: Option<Instant>,
     /// Time between live rounds.
     pub interval: Duration,
-    /// The state file cannot be written.
+    /// Positions cannot be saved.
     pub is_unsaved: bool,
+    /// Where it stands with its lease, if it has one.
+    pub standing: Option<Standing>,
 }
 
 impl Activity {

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::activity::{Activity, CODES};
+use crate::activity::{Activity, CODES, Standing};
 use crate::clock::Time;
 use crate::commit::Counts;
 use crate::window::HORIZON;
@@ -31,6 +31,8 @@ enum Of {
     /// The answers to a connector's requests, by their code.
     Answers,
     Stream(fn(&Reading, &Moment) -> f64),
+    /// A connector with a lease; where no state is shared, there is none.
+    Lease(fn(&Standing) -> f64),
     /// A stream that is a log; an inventory has no such value.
     Log(fn(&Reading, &Moment) -> f64),
 }
@@ -61,6 +63,7 @@ impl Metric {
         match self.of {
             Of::Input(_) => &["name"],
             Of::Answers => &["name", "connector", "code"],
+            Of::Lease(_) => &["name", "connector"],
             Of::Stream(_) | Of::Log(_) => &["name", "connector", "stream"],
         }
     }
@@ -169,6 +172,26 @@ pub const METRICS: &[Metric] = &[
         "Bytes fetched and not yet delivered, of all connectors.",
         Of::Input(|moment| moment.queue_bytes as f64),
     ),
+    Metric::gauge(
+        "lease_held",
+        "1 while this host runs the connector, 0 while another may; only with a shared database.",
+        Of::Lease(|standing| f64::from(standing.is_held)),
+    ),
+    Metric::gauge(
+        "lease_epoch",
+        "Under which epoch this host last ran the connector; only with a shared database.",
+        Of::Lease(|standing| standing.epoch as f64),
+    ),
+    Metric::counter(
+        "lease_takeovers_total",
+        "How often this host took the connector over from a silent one; only with a shared database.",
+        Of::Lease(|standing| standing.takeovers as f64),
+    ),
+    Metric::gauge(
+        "database_up",
+        "1 while the shared database answers, else 0; only with one.",
+        Of::Lease(|standing| f64::from(!standing.is_away)),
+    ),
 ];
 
 /// One stream at one moment.
@@ -251,6 +274,13 @@ fn samples_of<'a>(
             let logs = readings.iter().filter(|reading| reading.is_log);
             logs.map(|reading| of_stream(reading, read)).collect()
         }
+        Of::Lease(read) => {
+            let connectors = readings.chunk_by(|one, two| one.connector == two.connector);
+            let standings = connectors.filter_map(|own| {
+                own[0].activity.standing.as_ref().map(|standing| (own[0].connector, standing))
+            });
+            standings.map(|(name, standing)| sample(vec![name], read(standing))).collect()
+        }
         Of::Answers => {
             let connectors = readings.chunk_by(|one, two| one.connector == two.connector);
             let answers = |own: &[Reading<'a>], code: usize| {
@@ -322,6 +352,13 @@ pub(crate) mod tests {
         let now = moment(0, zero);
         let mut mail = reading("m", "mail", true);
         mail.activity.requested(Some(200));
+        mail.activity.standing = Some(Standing {
+            is_held: true,
+            holder: "h".to_owned(),
+            epoch: 7,
+            takeovers: 2,
+            is_away: true,
+        });
         mail.activity.limiter_wait = Duration::from_millis(1500);
         mail.activity.answered_at = Some(at(-7));
         mail.activity.trouble = Some(Trouble {
@@ -363,6 +400,10 @@ pub(crate) mod tests {
         is("refused", &["a", "agents"], 1.0);
         is("backoff_seconds", &["m", "mail"], 9.0);
         is("backoff_seconds", &["m", "events"], 0.0);
+        is("lease_held", &["m"], 1.0);
+        is("lease_epoch", &["m"], 7.0);
+        is("lease_takeovers_total", &["m"], 2.0);
+        is("database_up", &["m"], 0.0);
         is("limiter_wait_seconds_total", &["m", "mail"], 1.5);
         is("queue_bytes", &[], 77.0);
         assert_eq!(value(&samples, "horizon_left_seconds", &["a", "agents"]), None);

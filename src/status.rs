@@ -22,6 +22,8 @@ const REASON_CHARS_MAX: usize = 160;
 pub enum State {
     /// No answer yet.
     Starting,
+    /// Another host runs it, or none does yet.
+    StandingBy,
     /// The vendor answers.
     Working,
     /// The vendor fails, and is asked again.
@@ -30,23 +32,28 @@ pub enum State {
     Refused,
     /// What is delivered cannot be noted.
     Unsaved,
+    /// The database that hosts share cannot be asked.
+    Away,
     /// The host takes nothing.
     Paused,
 }
+
+/// How many states there are.
+const STATES: usize = State::Paused as usize + 1;
 
 /// What was last told of one connector.
 pub struct Status {
     state: State,
     told_at: Instant,
     /// When each state was last told.
-    states_told_at: [Option<Instant>; 6],
+    states_told_at: [Option<Instant>; STATES],
 }
 
 impl Status {
     /// Of a connector that starts now.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Starting, told_at: now, states_told_at: [None; 6] }
+        Self { state: State::Starting, told_at: now, states_told_at: [None; STATES] }
     }
 
     /// Looks at the connector's streams; returns a line when one is due.
@@ -65,6 +72,12 @@ impl Status {
 }
 
 fn state(streams: &[Reading], moment: &Moment) -> State {
+    let standing = streams.first().and_then(|reading| reading.activity.standing.as_ref());
+    match standing {
+        Some(standing) if standing.is_away => return State::Away,
+        Some(standing) if !standing.is_held => return State::StandingBy,
+        _ => {}
+    }
     let of_stream = |reading: &Reading| match &reading.activity {
         activity if activity.is_unsaved => State::Unsaved,
         activity => match &activity.trouble {
@@ -86,7 +99,9 @@ fn line(state: State, streams: &[Reading], moment: &Moment) -> String {
             trouble.failures >= FAILURES_MIN
         }),
         State::Refused => troubles("refused", streams, moment, |trouble| trouble.is_refused),
-        State::Unsaved => "the state file cannot be written".to_owned(),
+        State::Unsaved => "positions cannot be saved".to_owned(),
+        State::StandingBy => return standing_by(streams),
+        State::Away => "the database does not answer".to_owned(),
         State::Paused => "paused by the host".to_owned(),
     };
     let answered = streams.iter().filter_map(|reading| reading.activity.answered_at).max();
@@ -104,6 +119,15 @@ fn line(state: State, streams: &[Reading], moment: &Moment) -> String {
         silence(streams, moment),
         wait(state, streams, moment),
     )
+}
+
+/// Who runs a connector that this host does not.
+fn standing_by(streams: &[Reading]) -> String {
+    let standing = streams.first().and_then(|reading| reading.activity.standing.as_ref());
+    match standing.map(|standing| standing.holder.as_str()) {
+        Some(holder) if !holder.is_empty() => format!("standing by; {holder} runs it"),
+        _ => "standing by; no host runs it yet".to_owned(),
+    }
 }
 
 /// Which streams are in trouble, and what with.
@@ -152,7 +176,8 @@ fn wait(state: State, streams: &[Reading], moment: &Moment) -> String {
         streams.iter().map(|reading| reading.activity.wait).find(|wait| *wait != Wait::Round);
     match (state, wait) {
         (State::Paused, _) => "the host".to_owned(),
-        (State::Unsaved, _) => "the state file".to_owned(),
+        (State::Unsaved, _) => "the state store".to_owned(),
+        (State::Away, _) => "the database".to_owned(),
         (_, Some(Wait::Budget)) => "the request budget".to_owned(),
         (_, Some(Wait::Answer)) => "an answer".to_owned(),
         (_, Some(Wait::Room)) => "room in the queue".to_owned(),
@@ -180,6 +205,7 @@ fn span(length: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activity::Standing;
     use crate::metrics::tests::{at, moment, reading};
 
     fn trouble(failures: u32, is_refused: bool, until: Instant) -> Option<Trouble> {
@@ -234,13 +260,31 @@ mod tests {
         streams[1].activity.trouble = trouble(7, true, now.instant);
         assert!(tell(&streams, &now).starts_with("refused (1 of 2 streams: events): HTTP 403"));
         streams[0].activity.is_unsaved = true;
-        assert!(tell(&streams, &now).starts_with("the state file cannot be written; "));
+        assert!(tell(&streams, &now).starts_with("positions cannot be saved; "));
         now.is_paused = true;
         let line = tell(&streams, &now);
         assert!(
             line.starts_with("paused by the host; ") && line.ends_with("for the host"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_host_that_stands_by_says_who_does_the_work() {
+        let zero = Instant::now();
+        let mut streams = [reading("m", "mail", true)];
+        let tell = |streams: &[Reading]| Status::new(zero).look(streams, &moment(300, zero));
+        let mut standing = Standing { holder: "web-2".to_owned(), ..Standing::default() };
+        streams[0].activity.standing = Some(standing.clone());
+        assert_eq!(tell(&streams).unwrap(), "standing by; web-2 runs it");
+        standing.is_held = true;
+        streams[0].activity.standing = Some(standing.clone());
+        assert!(tell(&streams).unwrap().starts_with("starting; "));
+        standing.is_away = true;
+        streams[0].activity.standing = Some(standing);
+        let line = tell(&streams).unwrap();
+        assert!(line.starts_with("the database does not answer; "), "{line}");
+        assert!(line.ends_with("; waiting for the database"), "{line}");
     }
 
     #[test]

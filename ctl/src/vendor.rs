@@ -6,7 +6,7 @@ use in_trendmicro::clock::Stop;
 use in_trendmicro::config::ConnectorConfig;
 use in_trendmicro::connector::{self, Connector, Page, Stream};
 use in_trendmicro::error::{Error, ErrorKind, Result};
-use in_trendmicro::http::limiter::{Limiter, Priority};
+use in_trendmicro::http::limiter::{Allowance, Priority};
 use in_trendmicro::http::retry::{self, Backoff};
 use in_trendmicro::http::{Client, Response, Transport};
 use in_trendmicro::instance::{connect, credential_digest};
@@ -23,7 +23,7 @@ const ATTEMPTS_MAX: u32 = 4;
 pub struct Vendor {
     connector: Arc<dyn Connector>,
     client: Client,
-    limiter: Arc<Limiter>,
+    allowance: Allowance,
     span_max: std::time::Duration,
     stop: Stop,
 }
@@ -37,7 +37,7 @@ impl Vendor {
         let connector = connect(config);
         Ok(Self {
             client: Client::new(config, connector.scheme())?,
-            limiter: Limiter::of(&credential_digest(config)?, config.rate_limit),
+            allowance: Allowance::new(credential_digest(config)?, config.rate_limit, None),
             span_max: config.product.span_max,
             connector,
             stop: Stop::default(),
@@ -63,7 +63,7 @@ impl Vendor {
         let shape = self.connector.streams()[stream].shape;
         let mut reader = PageReader::new(self.connector.list(), shape, true).keeping_text(true);
         let request = self.connector.request(stream, window, next);
-        self.limiter.acquire(Priority::Backfill, &self.stop)?;
+        self.allowance.acquire(Priority::Backfill, &self.stop)?;
         let response = self.client.send(&request, &self.stop, &mut |bytes| reader.feed(bytes))?;
         if !response.is_success() {
             return Ok((response, None));

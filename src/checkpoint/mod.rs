@@ -8,11 +8,13 @@ mod guard;
 pub mod postgres;
 mod sqlite;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::config::DbFile;
+use crate::config::Db;
 use crate::error::Result;
+use crate::http::limiter;
 use crate::lease::{Lease, Member, Roll, Tenure};
 use crate::record::Id;
 use crate::sweep::{self, Entity};
@@ -65,14 +67,42 @@ impl Change {
     }
 }
 
-/// Opens the state file, if there is to be one.
+/// Where an instance keeps its state.
+pub struct Opened {
+    /// For the committer.
+    pub store: Box<dyn Store>,
+    /// What it shares with other hosts, if it does.
+    pub shared: Option<Shared>,
+}
+
+/// What several hosts share; each part has a connection of its own, so that none waits for another.
+pub struct Shared {
+    /// The leases.
+    pub registry: Box<dyn Registry>,
+    /// The budgets.
+    pub budget: limiter::SharedBudget,
+    /// After what time of silence another host takes over.
+    pub lease_timeout: Duration,
+}
+
+/// Opens the state file, if there is to be one; a database is connected to when it is first asked.
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn open(db: Option<&DbFile>) -> Result<Box<dyn Store>> {
+pub fn open(db: Option<&Db>) -> Result<Opened> {
     Ok(match db {
-        Some(db) => Box::new(Sqlite::open(&db.path, db.sync)?),
-        None => Box::new(Forgetful),
+        None => Opened { store: Box::new(Forgetful), shared: None },
+        Some(Db::File(file)) => {
+            Opened { store: Box::new(Sqlite::open(&file.path, file.sync)?), shared: None }
+        }
+        Some(Db::Server(server)) => {
+            let shared = Shared {
+                registry: Box::new(Postgres::new(server)?),
+                budget: Arc::new(Mutex::new(Box::new(Postgres::new(server)?))),
+                lease_timeout: server.lease_timeout,
+            };
+            Opened { store: Box::new(Postgres::new(server)?), shared: Some(shared) }
+        }
     })
 }
 
@@ -144,27 +174,6 @@ pub trait Registry: Store {
     /// # Errors
     /// When the database cannot be asked.
     fn leave(&mut self, me: &str) -> Result<()>;
-}
-
-/// A budget of requests that all hosts share.
-pub trait SharedBudget: Send {
-    /// Takes one request of a credential's budget of `limit` requests in any `period`, or says how
-    /// long to wait before asking again. Every call that returns `None` is one request.
-    ///
-    /// # Errors
-    /// When the database cannot be asked; a request may be taken all the same.
-    fn take(
-        &mut self,
-        credential: &[u8; 32],
-        limit: u32,
-        period: Duration,
-    ) -> Result<Option<Duration>>;
-
-    /// Nobody with that credential is granted anything for so long.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    fn hold(&mut self, credential: &[u8; 32], wait: Duration) -> Result<()>;
 }
 
 /// The store of a stanza without `db`: it forgets everything.

@@ -436,6 +436,7 @@ mod tests {
         let mut store = Sqlite::open(&path, "NORMAL").unwrap();
         assert_eq!(store.load("a").unwrap(), Saved::default());
         let change = Change {
+            tenure: Tenure::default(),
             stream: "a".into(),
             delivered: vec![(span(0, 10), vec![Id(1), Id(u128::MAX)]), (span(10, 20), vec![Id(2)])],
             cursor: Some(at(10)),

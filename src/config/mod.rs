@@ -4,12 +4,12 @@
 //! everything is asked for: the options of `OPTIONS`, with every connector's prefix, and the ways in
 //! which people misspell them.
 
+mod db;
 mod keys;
 pub mod options;
 mod properties;
 pub mod value;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::connector::{self, Product, cloud_app_security, workload_security};
 use crate::error::{Error, Result};
 use crate::secret::{Credential, Secret, SecretFile};
 
+pub use db::{Db, DbFile, DbServer};
 use keys::{connector_names, refuse_foreign_keys, refuse_mistaken_keys, refuse_unused_defaults};
 use options::Opt;
 use properties::{Properties, is_hidden, option};
@@ -126,47 +127,6 @@ pub struct Tls {
     pub only_1_3: bool,
 }
 
-/// Where it is remembered what was delivered.
-#[derive(Clone, Debug)]
-pub enum Db {
-    /// In a file of this host's.
-    File(DbFile),
-    /// In a database that several hosts share.
-    Server(Box<DbServer>),
-}
-
-/// A state file.
-#[derive(Clone, Debug)]
-pub struct DbFile {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// SQLite's `synchronous`.
-    pub sync: &'static str,
-}
-
-/// A PostgreSQL database.
-#[derive(Clone)]
-pub struct DbServer {
-    /// Its address as it was written; there may be a password in it.
-    pub address: Secret,
-    /// The same for people, without the password.
-    pub shown: String,
-    /// The password, if it is not in the address.
-    pub password: Option<Arc<Credential>>,
-    /// Whether TLS is spoken, and then always verified; off only if the address says so.
-    pub is_tls: bool,
-    /// Certificates to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
-    /// After what time of silence another host may run this one's connectors.
-    pub lease_timeout: Duration,
-}
-
-impl fmt::Debug for DbServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
-
 /// One connector.
 pub struct ConnectorConfig {
     /// Its name in log lines, tags and records.
@@ -266,7 +226,7 @@ impl Config {
                     ],
                 )
             })?,
-            db: db(&stanza)?,
+            db: db::read(&stanza)?,
         })
     }
 }
@@ -448,51 +408,6 @@ fn proxy(properties: &Properties<'_>) -> Result<Proxy> {
         value::proxy_url(text).map(|()| Proxy::Url(Secret::new(text)))
     })?;
     Ok(proxy.unwrap_or(Proxy::Environment))
-}
-
-fn db(stanza: &Properties<'_>) -> Result<Option<Db>> {
-    let sync = stanza.parse("db.sync", |text| {
-        let modes = [("extra", "EXTRA"), ("full", "FULL"), ("normal", "NORMAL"), ("off", "OFF")];
-        choice(text, &modes)
-    })?;
-    if stanza.get(option("db")).is_some_and(|(_, text)| value::is_database(&text)) {
-        return Ok(Some(Db::Server(Box::new(db_server(stanza)?))));
-    }
-    for name in ["lease_timeout", "db_ca_file", "db_password_file"] {
-        let opt = option(name);
-        if let Some((key, value)) = stanza.get(opt) {
-            return Err(stanza.wrong(opt, &key, &value, "db is not a postgres:// address"));
-        }
-    }
-    let path = stanza.parse_optional("db", value::state_file)?;
-    Ok(path.map(|path| Db::File(DbFile { path, sync })))
-}
-
-fn db_server(stanza: &Properties<'_>) -> Result<DbServer> {
-    let database = stanza.parse("db", value::database)?;
-    let file = option("db_password_file");
-    let password = match stanza.get(file) {
-        Some((key, value)) if database.has_password => {
-            return Err(stanza.wrong(file, &key, &value, "there is a password in db, too"));
-        }
-        Some((key, value)) => Some(Arc::new(key_file(stanza, file, &key, &value)?)),
-        None => None,
-    };
-    let ca_file = stanza.parse_optional("db_ca_file", value::existing_file)?;
-    if let (Some(path), false) = (&ca_file, database.is_tls) {
-        let text = path.display().to_string();
-        let why = "the address in db says sslmode=disable";
-        return Err(stanza.wrong(option("db_ca_file"), "db_ca_file", &text, why));
-    }
-    Ok(DbServer {
-        address: database.address,
-        shown: database.shown,
-        password,
-        is_tls: database.is_tls,
-        ca_file,
-        lease_timeout: stanza
-            .parse("lease_timeout", |text| value::duration(text, 3 * SECOND, 600 * SECOND))?,
-    })
 }
 
 /// What to expand; `all` and `none` are the vendor's own words and stay.

@@ -15,11 +15,12 @@ mod metrics;
 mod registry;
 
 use std::ffi::{c_int, c_void};
+use std::sync::Arc;
 
 use abi::{FLB_ERROR, FLB_OK, flb_plugin_proxy_def, flbgo_input_plugin};
 use guard::guard;
 use host::FfiHost;
-use registry::{Entry, Slot};
+use registry::{Entry, Origin, Slot};
 
 use crate::config::{Config, HandoverMode};
 use crate::error::{Error, Result};
@@ -160,19 +161,12 @@ fn start(mut host: FfiHost, has_context: bool) -> Option<Entry> {
     let log = Log::new(level_max);
     let name = host.name().unwrap_or_else(|| "trendmicro".to_owned());
     let logger = Logger::new(log.clone(), &format!("[input:trendmicro:{name}]"));
+    let origin = Origin { abilities: host.abilities(has_context), log: Arc::clone(&log), logger };
     let started = Config::read(&|key| host.property(key)).and_then(|config| {
-        let abilities = host.abilities(has_context);
-        check_thread(&config, abilities, has_context, &logger)?;
-        if !abilities.keeps_at_stop {
-            logger.warn(
-                "this host is older than 4.0.3: what it was handed just before a stop is not \
-                 trusted, and is fetched again at the next start if db is set",
-            );
-        }
-        host::with_signals_blocked(|| {
-            Instance::start(config, abilities, log.clone(), logger.clone())
-        })
+        check_thread(&config, origin.abilities, has_context, &origin.logger)?;
+        origin.begin(config)
     });
+    let Origin { logger, .. } = &origin;
     let mut instance = started.map_err(|error| logger.error(error)).ok();
     if let Some(instance) = &mut instance {
         if !host.create_metrics(&name) {
@@ -182,7 +176,21 @@ fn start(mut host: FfiHost, has_context: bool) -> Option<Entry> {
         instance.look(&mut host);
     }
     log.take().iter().for_each(|line| host.print(line));
-    Some(Entry::add(instance?, host))
+    Some(Entry::add(Slot { instance: instance?, host, buffer: None, origin }))
+}
+
+impl Origin {
+    fn begin(&self, config: Config) -> Result<Instance> {
+        if !self.abilities.keeps_at_stop {
+            self.logger.warn(
+                "this host is older than 4.0.3: what it was handed just before a stop is not \
+                 trusted, and is fetched again at the next start if db is set",
+            );
+        }
+        host::with_signals_blocked(|| {
+            Instance::start(config, self.abilities, Arc::clone(&self.log), self.logger.clone())
+        })
+    }
 }
 
 /// With `threaded off` all inputs share the host's main thread, which has its limits.
@@ -219,6 +227,7 @@ unsafe fn collect(entries: &[Entry], data: *mut *mut c_void, len: *mut usize) ->
     for entry in entries {
         entry.with(|slot| {
             report_panics(slot);
+            revive(slot);
             slot.buffer = slot.instance.tick(&mut slot.host);
             if let Some(buffer) = &mut slot.buffer {
                 (*data, *len) = (buffer.as_mut_ptr().cast(), buffer.len());
@@ -236,6 +245,14 @@ fn cleanup(entries: &[Entry], data: *mut c_void) -> c_int {
         });
     }
     FLB_OK
+}
+
+/// Starts an instance anew of which a thread has died, from what the host has been told of it.
+fn revive(slot: &mut Slot) {
+    let Slot { instance, host, origin, .. } = slot;
+    instance.revive(host, |host| {
+        Config::read(&|key| host.property(key)).and_then(|config| origin.begin(config))
+    });
 }
 
 fn report_panics(slot: &mut Slot) {

@@ -11,7 +11,8 @@ use std::thread::ThreadId;
 
 use super::host::FfiHost;
 use crate::clock::lock;
-use crate::instance::Instance;
+use crate::instance::{Abilities, Instance};
+use crate::log::{Log, Logger};
 
 /// An instance with its host and the buffer that the host holds.
 pub struct Slot {
@@ -21,6 +22,18 @@ pub struct Slot {
     pub host: FfiHost,
     /// What was returned from collect and not cleaned up yet.
     pub buffer: Option<Vec<u8>>,
+    /// What another instance in this one's place would begin from.
+    pub origin: Origin,
+}
+
+/// What an instance begins from, beside its configuration.
+pub struct Origin {
+    /// What the host is able to do.
+    pub abilities: Abilities,
+    /// Lines for the host.
+    pub log: Arc<Log>,
+    /// Where the instance speaks.
+    pub logger: Logger,
 }
 
 /// A live instance.
@@ -36,13 +49,13 @@ static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
 impl Entry {
     /// Registers an instance under the current thread.
-    pub fn add(instance: Instance, host: FfiHost) -> Self {
+    pub fn add(slot: Slot) -> Self {
         static NEXT_ID: AtomicUsize = AtomicUsize::new(1);
         let entry = Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             thread: std::thread::current().id(),
-            is_paused: host.pause_flag(),
-            slot: Arc::new(Mutex::new(Slot { instance, host, buffer: None })),
+            is_paused: slot.host.pause_flag(),
+            slot: Arc::new(Mutex::new(slot)),
         };
         lock(&ENTRIES).push(entry.clone());
         entry

@@ -5,7 +5,7 @@
 //! part of the budget unused.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::clock::{Stop, lock, monotonic};
@@ -15,6 +15,10 @@ use crate::error::{Error, Result};
 const PERIOD: Duration = Duration::from_millis(60_500);
 /// Of every so many requests of the budget, verification leaves one to whoever comes next.
 const RESERVE_DIVISOR: u32 = 3;
+/// How old a grant of the shared budget may be when it is used.
+const GRANT_AGE_MAX: Duration = Duration::from_millis(400);
+/// When the shared budget is asked again after it could not be.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the less urgent look whether the more urgent still wait.
 const TURN_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -69,6 +73,24 @@ impl Budget {
         self.waiting[priority as usize] -= usize::from(is_waiting);
     }
 
+    /// What was granted at `at` was not used after all; whoever gave it back waits again.
+    pub fn give_back(&mut self, at: Instant, priority: Priority, is_waiting: &mut bool) {
+        if let Some(index) = self.sent.iter().rposition(|&sent| sent == at) {
+            self.sent.remove(index);
+        }
+        self.leave(priority, *is_waiting);
+        self.waiting[priority as usize] += 1;
+        *is_waiting = true;
+    }
+
+    /// What verification must leave of a limit.
+    fn available(limit: u32, priority: Priority) -> u32 {
+        match priority {
+            Priority::Verification => limit - limit / RESERVE_DIVISOR,
+            Priority::Live | Priority::Backfill => limit,
+        }
+    }
+
     /// Nobody is granted anything before `until`.
     pub fn hold(&mut self, until: Instant) {
         self.held_until = self.held_until.max(Some(until));
@@ -86,12 +108,12 @@ impl Budget {
         if self.waiting[..priority as usize].iter().any(|&waiting| waiting > 0) {
             return Some(TURN_INTERVAL);
         }
-        let reserve = if priority == Priority::Verification { limit / RESERVE_DIVISOR } else { 0 };
-        if self.sent.len() < (limit - reserve) as usize {
+        let available = Self::available(limit, priority) as usize;
+        if self.sent.len() < available {
             self.sent.push_back(now);
             return None;
         }
-        let first_to_expire = self.sent.get(self.sent.len() - (limit - reserve) as usize);
+        let first_to_expire = self.sent.get(self.sent.len() - available);
         first_to_expire.map(|&at| PERIOD.saturating_sub(now.saturating_duration_since(at)))
     }
 }
@@ -120,9 +142,57 @@ impl Limiter {
         limiter
     }
 
+    fn lock(&self) -> MutexGuard<'_, Budget> {
+        lock(&self.budget)
+    }
+}
+
+/// A budget that several hosts share.
+pub trait Shared: Send {
+    /// Takes one request of a credential's budget of `limit` requests in any `period`, or says how
+    /// long to wait before asking again. Every call that returns `None` is one request.
+    ///
+    /// # Errors
+    /// When nobody can be asked; a request may be taken all the same.
+    fn take(
+        &mut self,
+        credential: &[u8; 32],
+        limit: u32,
+        period: Duration,
+    ) -> Result<Option<Duration>>;
+
+    /// Nobody with that credential is granted anything for so long.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    fn hold(&mut self, credential: &[u8; 32], wait: Duration) -> Result<()>;
+}
+
+/// The shared budget of an instance's connectors.
+pub type SharedBudget = Arc<Mutex<Box<dyn Shared>>>;
+
+/// What one connector may send: within the budget of this process and, where hosts share one, theirs.
+pub struct Allowance {
+    credential: [u8; 32],
+    limit: Option<u32>,
+    limiter: Arc<Limiter>,
+    shared: Option<SharedBudget>,
+}
+
+impl Allowance {
+    /// The allowance of a credential of so many requests a minute.
+    #[must_use]
+    pub fn new(credential: [u8; 32], limit: Option<u32>, shared: Option<SharedBudget>) -> Self {
+        Self { credential, limit, limiter: Limiter::of(&credential, limit), shared }
+    }
+
     /// Takes one request's share of the budget, or says how long to wait before asking again.
     pub fn try_acquire(&self, priority: Priority) -> Option<Duration> {
-        lock(&self.budget).take(priority, monotonic())
+        let wait = self.ask(priority, &mut false);
+        if wait.is_some() {
+            self.limiter.lock().leave(priority, true);
+        }
+        wait
     }
 
     /// Waits for one request's share of the budget; returns how long that took.
@@ -133,10 +203,11 @@ impl Limiter {
         let started = monotonic();
         let mut is_waiting = false;
         loop {
-            let wait = lock(&self.budget).ask(priority, &mut is_waiting, monotonic());
-            let Some(wait) = wait else { return Ok(started.elapsed()) };
+            let Some(wait) = self.ask(priority, &mut is_waiting) else {
+                return Ok(started.elapsed());
+            };
             if stop.wait(wait) {
-                lock(&self.budget).leave(priority, is_waiting);
+                self.limiter.lock().leave(priority, is_waiting);
                 return Err(Error::stopped());
             }
         }
@@ -144,7 +215,30 @@ impl Limiter {
 
     /// The vendor asked everybody with this credential to wait.
     pub fn hold(&self, wait: Duration) {
-        lock(&self.budget).hold(monotonic() + wait);
+        self.limiter.lock().hold(monotonic() + wait);
+        if let (Some(shared), Some(_)) = (&self.shared, self.limit) {
+            // Another host that does not hear of it is told by the vendor itself.
+            let _ = lock(shared).hold(&self.credential, wait);
+        }
+    }
+
+    /// Asks this process's budget, which keeps the order of urgency, and then the shared one.
+    fn ask(&self, priority: Priority, is_waiting: &mut bool) -> Option<Duration> {
+        let now = monotonic();
+        let wait = self.limiter.lock().ask(priority, is_waiting, now);
+        let (None, Some(shared), Some(limit)) = (wait, &self.shared, self.limit) else {
+            return wait;
+        };
+        let available = Budget::available(limit, priority);
+        let wait = match lock(shared).take(&self.credential, available, PERIOD) {
+            // A grant is dated by the database; one that took long to come is used too late for that.
+            Ok(None) if now.elapsed() <= GRANT_AGE_MAX => return None,
+            Ok(None) => Duration::ZERO,
+            Ok(Some(wait)) => wait,
+            Err(_) => RETRY_INTERVAL,
+        };
+        self.limiter.lock().give_back(now, priority, is_waiting);
+        Some(wait)
     }
 }
 

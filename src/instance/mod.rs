@@ -3,7 +3,9 @@
 //! Everything here except [`Instance::start`] runs inside the host's callbacks, so nothing waits:
 //! not for the network, not for the disk, and for locks only as long as memory is touched.
 
+mod keep;
 mod parts;
+mod revive;
 mod start;
 mod watch;
 
@@ -14,21 +16,23 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::batch::{BATCH_BYTES_MAX, Batch};
-use crate::checkpoint;
+use crate::checkpoint::{self, Opened, Shared};
 use crate::clock::{Stop, monotonic};
 use crate::commit::{Committer, Counts, Message};
 use crate::config::{Config, HandoverMode};
 use crate::error::{Error, Result};
 use crate::handover::{Counters, Handover, Rule, Verdict};
-use crate::http::limiter::Limiter;
+use crate::http::limiter::{Allowance, SharedBudget};
+use crate::lease::Warrant;
 use crate::log::{Line, Log, Logger};
 use crate::metrics::{Moment, Sample};
 use crate::poller::{Now, Surroundings};
 use crate::queue::Queue;
 
+use keep::{Desk, Keep};
 pub use parts::Parts;
-use start::Start;
-pub use start::{connect, credential_digest, state_key};
+pub use start::{connect, credential_digest, lease_key, state_key};
+use start::{Keeping, Start};
 use watch::Watch;
 pub use watch::Watched;
 
@@ -87,8 +91,15 @@ pub struct Instance {
     again: VecDeque<Batch>,
     committer: Option<Sender<Message>>,
     stop: Stop,
+    /// Until when this host may hand anything over.
+    warrant: Warrant,
     pollers: Vec<JoinHandle<()>>,
     committer_thread: Option<JoinHandle<()>>,
+    keep_thread: Option<JoinHandle<()>>,
+    /// Raised when nothing is left to be committed, so that the leases can go.
+    is_committed: Stop,
+    /// Since when it only waits to begin anew.
+    failed_at: Option<Instant>,
     watch: Watch,
 }
 
@@ -104,65 +115,97 @@ impl Instance {
         logger: Logger,
     ) -> Result<Self> {
         let is_append = choose_handover(&config, abilities)?;
-        let mut store = checkpoint::open(config.db.as_ref().and_then(|db| match db {
-            crate::config::Db::File(file) => Some(file),
-            _ => None,
-        }))?;
+        let Opened { mut store, shared } = checkpoint::open(config.db.as_ref())?;
         store.notice().into_iter().for_each(|text| logger.error(text));
         let rule = if abilities.can_count { Rule::Counter } else { Rule::Elapsed };
         announce(&config, is_append, rule, &logger);
-        let queue = Arc::new(Queue::new(config.queue_bytes_max));
-        let stop = Stop::default();
-        let (sender, receiver) = mpsc::channel();
-        let mut streams = Vec::new();
-        let mut starts = Vec::new();
+        let mut keeping = match (&config.db, &shared) {
+            (None, _) => Keeping::Nowhere(&mut *store),
+            (Some(_), None) => Keeping::Alone(&mut *store),
+            (Some(_), Some(_)) => Keeping::Shared,
+        };
+        let (mut streams, mut starts, mut desks) = (Vec::new(), Vec::new(), Vec::new());
         for connector in config.connectors {
             let tag_format = config.tag_format.as_deref().filter(|_| is_append);
-            let has_db = config.db.is_some();
+            let lease = lease_key(&connector).into();
             let start =
-                Start::prepare(connector, tag_format, has_db, &mut *store, &logger, &mut streams)?;
+                Start::prepare(connector, tag_format, &mut keeping, &logger, &mut streams)?;
+            desks.push(start.desk(lease));
             starts.push(start);
         }
-        let committer = Committer {
-            streams: streams.iter().map(|watched| Arc::clone(&watched.state)).collect(),
-            store,
-            queue: Arc::clone(&queue),
-            stop: stop.clone(),
-            logger: logger.clone(),
-        };
+        let (committer, receiver) = mpsc::channel();
         let mut instance = Self::new(Parts {
+            logger: logger.clone(),
             log,
-            logger,
-            queue,
+            queue: Arc::new(Queue::new(config.queue_bytes_max)),
             rule,
             is_append,
             keeps_at_stop: abilities.keeps_at_stop,
-            committer: sender.clone(),
-            stop,
+            committer,
+            stop: Stop::default(),
             streams,
         });
+        let states = instance.watch.streams.iter().map(|watched| Arc::clone(&watched.state));
+        let committer = Committer {
+            streams: states.collect(),
+            store,
+            queue: Arc::clone(&instance.queue),
+            stop: instance.stop.clone(),
+            logger,
+        };
+        let budget = instance.keep_leases(shared, desks)?;
         let thread = spawn("tm-commit", move || committer.run(&receiver))?;
         instance.committer_thread = Some(thread);
-        for start in starts {
-            let around = Surroundings {
-                limiter: Limiter::of(&start.credential, start.rate_limit),
-                queue: Arc::clone(&instance.queue),
-                committer: sender.clone(),
-                stop: instance.stop.clone(),
-            };
-            let name = format!("tm-{}", start.name);
-            instance.pollers.push(spawn(&name, move || start.run(&around))?);
-        }
+        starts.into_iter().try_for_each(|start| instance.run(start, budget.clone()))?;
         Ok(instance)
+    }
+
+    /// Lets every connector run, or keeps the leases that say which may; returns the budget that
+    /// they share then.
+    fn keep_leases(
+        &mut self,
+        shared: Option<Shared>,
+        desks: Vec<Desk>,
+    ) -> Result<Option<SharedBudget>> {
+        let Some(Shared { registry, budget, lease_timeout }) = shared else {
+            desks.iter().for_each(|desk| desk.seat.grant(self.stop.child()));
+            return Ok(None);
+        };
+        let logger = self.logger.clone();
+        let keep = Keep::open(registry, lease_timeout, desks, self.stop.clone(), logger)?;
+        self.warrant = keep.warrant();
+        let done = self.is_committed.clone();
+        self.keep_thread = Some(spawn("tm-lease", move || keep.run(&done))?);
+        Ok(Some(budget))
+    }
+
+    /// Starts a connector's thread.
+    fn run(&mut self, start: Start, budget: Option<SharedBudget>) -> Result<()> {
+        let Some(committer) = self.committer.clone() else { return Ok(()) };
+        let around = Surroundings {
+            allowance: Allowance::new(start.credential, start.rate_limit, budget),
+            queue: Arc::clone(&self.queue),
+            committer,
+            warrant: self.warrant.clone(),
+            stop: self.stop.clone(),
+        };
+        let name = format!("tm-{}", start.name);
+        self.pollers.push(spawn(&name, move || start.run(around))?);
+        Ok(())
     }
 
     /// One tick of the host: takes log lines, judges what is in flight, hands over what it may.
     ///
     /// Returns a buffer for a host that is handed records by returning them.
     pub fn tick(&mut self, host: &mut dyn Host) -> Option<Vec<u8>> {
+        if self.failed_at.is_some() {
+            self.flush_log(host);
+            return None;
+        }
         self.heed_pause(host);
         let seen = self.judge(host);
-        let handed = if self.is_paused { None } else { self.hand_over(host, seen) };
+        let may_act = !self.is_paused && self.warrant.is_valid(host.now());
+        let handed = if may_act { self.hand_over(host, seen) } else { None };
         if self.watch.is_due(monotonic()) {
             self.look(host);
         }
@@ -203,8 +246,11 @@ impl Instance {
         let pollers: Vec<_> = self.pollers.drain(..).collect();
         let mut late =
             pollers.into_iter().filter_map(|thread| join_until(thread, deadline)).count();
-        let deadline = monotonic() + JOIN_TIMEOUT;
-        late += self.committer_thread.take().and_then(|t| join_until(t, deadline)).iter().count();
+        for thread in [self.committer_thread.take(), self.keep_thread.take()] {
+            let deadline = monotonic() + JOIN_TIMEOUT;
+            late += thread.and_then(|thread| join_until(thread, deadline)).iter().count();
+            self.is_committed.raise();
+        }
         if late > 0 {
             self.logger.warn(format!("{late} threads did not end in time and are left behind"));
         }
@@ -271,10 +317,23 @@ impl Instance {
     fn take_batches(&mut self) -> Vec<Batch> {
         let batches_max = self.handover.batches_max();
         let bytes_max = if self.is_append { TICK_BYTES_MAX } else { BATCH_BYTES_MAX };
-        if self.again.is_empty() || batches_max == 0 {
-            return self.queue.take(bytes_max, batches_max);
+        let mut batches = if self.again.is_empty() || batches_max == 0 {
+            self.queue.take(bytes_max, batches_max)
+        } else {
+            self.again.pop_front().into_iter().collect()
+        };
+        batches.retain(|batch| self.is_current(batch));
+        batches
+    }
+
+    /// Whether a batch may be handed over. One whose lease is lost is read and delivered by another
+    /// host, so it goes.
+    fn is_current(&self, batch: &Batch) -> bool {
+        let is_current = self.watch.streams[batch.stream].state.is_current(batch);
+        if !is_current {
+            self.queue.release(batch.bytes.len());
         }
-        self.again.pop_front().into_iter().collect()
+        is_current
     }
 
     /// Appends batches until the host refuses one; those it did not take are offered again.

@@ -9,6 +9,7 @@ use super::watch::{Watch, Watched};
 use crate::clock::{Stop, monotonic};
 use crate::commit::Message;
 use crate::handover::{Handover, Rule};
+use crate::lease::Warrant;
 use crate::log::{Log, Logger};
 use crate::queue::Queue;
 
@@ -53,8 +54,12 @@ impl Instance {
             again: VecDeque::new(),
             committer: Some(committer),
             stop,
+            warrant: Warrant::unlimited(),
             pollers: Vec::new(),
             committer_thread: None,
+            keep_thread: None,
+            is_committed: Stop::default(),
+            failed_at: None,
         }
     }
 }

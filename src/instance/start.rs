@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keep::Desk;
 use super::watch::Watched;
 use crate::checkpoint::Store;
 use crate::clock::monotonic;
@@ -13,12 +14,23 @@ use crate::connector::{Connector, Settings, Stream};
 use crate::envelope::{Envelope, Style};
 use crate::error::Result;
 use crate::http::Client;
+use crate::lease::Seat;
 use crate::log::Logger;
 use crate::poller::{self, Poller, Rhythm, Surroundings, TaskParts};
 use crate::window::Policy;
 
 /// A poller that panicked is started again after this.
 const RESTART_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where an instance keeps its state.
+pub(super) enum Keeping<'a> {
+    /// In memory.
+    Nowhere(&'a mut dyn Store),
+    /// In a file.
+    Alone(&'a mut dyn Store),
+    /// In a database, together with other hosts.
+    Shared,
+}
 
 /// A connector that is ready to run.
 pub(super) struct Start {
@@ -29,6 +41,8 @@ pub(super) struct Start {
     pub(super) rate_limit: Option<u32>,
     pub(super) credential: [u8; 32],
     logger: Logger,
+    /// Where it waits for its lease.
+    pub(super) seat: Arc<Seat>,
     /// Per stream: its index within the instance, where it stands, its tag.
     streams: Vec<(usize, Arc<StreamState>, Option<Arc<str>>)>,
     generated: &'static [&'static str],
@@ -37,12 +51,12 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// Loads where the connector's streams stand, and adds them to `streams`.
+    /// Adds the connector's streams to `streams`: where they stand if the store is this host's alone,
+    /// else unknown.
     pub(super) fn prepare(
         config: ConnectorConfig,
         tag_format: Option<&str>,
-        has_db: bool,
-        store: &mut dyn Store,
+        keeping: &mut Keeping<'_>,
         logger: &Logger,
         streams: &mut Vec<Watched>,
     ) -> Result<Self> {
@@ -51,13 +65,18 @@ impl Start {
             lookback: config.lookback,
             overlap: config.overlap,
             span_max: config.product.span_max,
-            verify: config.verify && has_db,
+            verify: config.verify && !matches!(keeping, Keeping::Nowhere(_)),
         };
         let mut own = Vec::new();
         for stream in connector.streams() {
             let key = state_key(&config, stream);
-            let state = StreamState::load(key, policy, stream.mode, config.emit, store)?;
-            let state = Arc::new(state);
+            let (mode, emit) = (stream.mode, config.emit);
+            let state = Arc::new(match keeping {
+                Keeping::Shared => StreamState::new(key, policy, mode, emit),
+                Keeping::Nowhere(store) | Keeping::Alone(store) => {
+                    StreamState::load(key, policy, mode, emit, &mut **store)?
+                }
+            });
             let tag = tag_format.map(|format| tag(format, &config.name, stream));
             own.push((streams.len(), Arc::clone(&state), tag));
             let (connector, stream) = (config.name.clone(), stream.name.clone());
@@ -78,23 +97,39 @@ impl Start {
             connector,
             client,
             credential,
+            seat: Arc::default(),
             streams: own,
         })
     }
 
-    /// Runs the connector's poller; one that panics is started again.
-    pub(super) fn run(mut self, around: &Surroundings) {
-        loop {
+    /// The connector as the keeper of the leases sees it.
+    pub(super) fn desk(&self, lease: Arc<str>) -> Desk {
+        let streams = self.streams.iter().map(|(_, state, _)| Arc::clone(state)).collect();
+        Desk { name: self.name.clone(), lease, seat: Arc::clone(&self.seat), streams }
+    }
+
+    /// Runs the connector whenever it may.
+    pub(super) fn run(mut self, mut around: Surroundings) {
+        let stop = around.stop.clone();
+        while let Some(over) = self.seat.sit(&stop) {
+            around.stop = over;
+            self.run_once(&around);
+            self.seat.leave();
+        }
+    }
+
+    /// Runs the connector's poller until it is to leave; one that panics is started again.
+    fn run_once(&mut self, around: &Surroundings) {
+        while !around.stop.is_raised() {
             let mut poller = self.poller();
             let client = &mut self.client;
             let run = AssertUnwindSafe(|| poller::run(&mut poller, client, around));
-            if catch_unwind(run).is_ok() {
-                return;
-            }
-            self.logger.error("this connector failed inside and starts again; please report it");
+            let has_failed = catch_unwind(run).is_err();
             poller.abandon();
-            if around.stop.wait(RESTART_INTERVAL) {
-                return;
+            if has_failed {
+                self.logger
+                    .error("this connector failed inside and starts again; please report it");
+                let _ = around.stop.wait(RESTART_INTERVAL);
             }
         }
     }
@@ -133,9 +168,15 @@ pub fn connect(config: &ConnectorConfig) -> Arc<dyn Connector> {
 /// The key under which a stream is saved: another account or host is another stream.
 #[must_use]
 pub fn state_key(config: &ConnectorConfig, stream: &Stream) -> String {
+    format!("{}/{}", lease_key(config), stream.name)
+}
+
+/// The name of a connector's lease.
+#[must_use]
+pub fn lease_key(config: &ConnectorConfig) -> String {
     let ConnectorConfig { name, product, base_url, username, application_id, .. } = config;
     let (authority, account) = (base_url.authority(), format!("{username}{application_id}"));
-    format!("{name}/{}/{authority}/{account}/{}", product.name, stream.name)
+    format!("{name}/{}/{authority}/{account}", product.name)
 }
 
 fn tag(format: &str, connector: &str, stream: &Stream) -> Arc<str> {
@@ -167,8 +208,9 @@ mod tests {
     use crate::clock::Stop;
     use crate::config::Config;
     use crate::connector::Mode;
-    use crate::http::limiter::Limiter;
+    use crate::http::limiter::Allowance;
     use crate::http::{Request, auth::Scheme};
+    use crate::lease::Warrant;
     use crate::log::{Level, Line, Log};
     use crate::queue::Queue;
     use crate::record::{Records, Shape};
@@ -240,17 +282,21 @@ mod tests {
         // What the product would connect is replaced by what fails.
         let mut streams = Vec::new();
         config.content_types = vec!["accepted_traffic".to_owned()];
-        let prepared = Start::prepare(config, None, false, &mut Forgetful, &logger, &mut streams);
+        let mut store = Forgetful;
+        let mut keeping = Keeping::Nowhere(&mut store);
+        let prepared = Start::prepare(config, None, &mut keeping, &logger, &mut streams);
         let start = Start { connector: failing.clone(), ..prepared.unwrap() };
         let (committer, _kept) = mpsc::channel();
         let stop = Stop::default();
         let around = Surroundings {
-            limiter: Limiter::of(&start.credential, None),
+            allowance: Allowance::new(start.credential, None, None),
             queue: Arc::new(Queue::new(1)),
             committer,
+            warrant: Warrant::unlimited(),
             stop: stop.clone(),
         };
-        let thread = spawn("tm-failing", move || start.run(&around)).unwrap();
+        start.seat.grant(stop.child());
+        let thread = spawn("tm-failing", move || start.run(around)).unwrap();
         let deadline = monotonic() + 10 * RESTART_INTERVAL;
         while failing.asked.load(Ordering::Relaxed) < 2 {
             assert!(monotonic() < deadline, "it was not started again");

@@ -23,8 +23,9 @@ use crate::commit::{Message, Recalled};
 use crate::connector::{self, Connector};
 use crate::cursor::Lane;
 use crate::error::{ErrorKind, Result};
-use crate::http::limiter::{Limiter, Priority};
+use crate::http::limiter::{Allowance, Priority};
 use crate::http::{Request, Response, Transport, retry};
+use crate::lease::Warrant;
 use crate::log::Logger;
 use crate::page::{Body, PageReader};
 use crate::queue::Queue;
@@ -279,6 +280,11 @@ impl Poller {
         self.note_read(task);
     }
 
+    /// The batch of the last [`Step::Offer`] did not get into the queue before the end.
+    pub fn take_back(&mut self, task: usize, batch: Batch) {
+        self.tasks[task].take_back(batch);
+    }
+
     /// Whether the batches of a task must be announced before they are queued.
     #[must_use]
     pub fn has_intents(&self, task: usize) -> bool {
@@ -323,19 +329,25 @@ impl Poller {
 /// What a poller's thread works with.
 pub struct Surroundings {
     /// The budget of its credential.
-    pub limiter: Arc<Limiter>,
+    pub allowance: Allowance,
     /// Where its batches go.
     pub queue: Arc<Queue>,
     /// Who moves the cursors.
     pub committer: Sender<Message>,
-    /// Raised when the instance stops.
+    /// Until when it may act.
+    pub warrant: Warrant,
+    /// Raised when it is to end.
     pub stop: Stop,
 }
 
-/// Does what `poller` says until the instance stops.
+/// Does what `poller` says until it is told to stop.
 pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surroundings) {
     let stop = &around.stop;
     while !stop.is_raised() {
+        if !around.warrant.is_valid(clock::monotonic()) {
+            let _ = stop.wait(STOP_CHECK_INTERVAL);
+            continue;
+        }
         match poller.next(Now::read()) {
             Step::Sleep(wait) => {
                 if stop.wait(wait) {
@@ -351,11 +363,11 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
             }
             Step::Offer { task, batch } => {
                 if poller.has_intents(task) && !intend(&batch, around) {
-                    return;
+                    return poller.take_back(task, batch);
                 }
                 poller.activity(task).wait = Wait::Room;
-                if around.queue.push(batch, stop).is_err() {
-                    return;
+                if let Err(batch) = around.queue.push(batch, stop) {
+                    return poller.take_back(task, batch);
                 }
                 poller.activity(task).wait = Wait::Round;
                 poller.offered(task, Now::read());
@@ -377,17 +389,17 @@ fn fetch(
     request: &Request,
     priority: Priority,
 ) {
-    let Surroundings { limiter, stop, .. } = around;
+    let Surroundings { allowance, stop, .. } = around;
     poller.activity(task).wait = Wait::Budget;
     let granted = if priority == Priority::Verification {
         // A pass must not stand in the way of a live lane that becomes due meanwhile.
-        if let Some(wait) = limiter.try_acquire(priority) {
+        if let Some(wait) = allowance.try_acquire(priority) {
             poller.activity(task).wait = Wait::Round;
             return poller.postpone(task, wait, Now::read());
         }
         Ok(Duration::ZERO)
     } else {
-        limiter.acquire(priority, stop)
+        allowance.acquire(priority, stop)
     };
     let mut reader = poller.reader(task);
     let answer = granted.and_then(|waited| {
@@ -402,7 +414,7 @@ fn fetch(
     poller.activity(task).wait = Wait::Round;
     let result = answer.and_then(|answer| Ok((answer, reader.finish()?)));
     if let Some(wait) = poller.fetched(task, result, Now::read(), fastrand::f64()) {
-        limiter.hold(wait);
+        allowance.hold(wait);
     }
 }
 

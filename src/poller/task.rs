@@ -192,6 +192,13 @@ impl Task {
         }
     }
 
+    /// A batch that nobody has seen comes back.
+    pub(super) fn take_back(&mut self, batch: Batch) {
+        if let State::Offering { batches, .. } = &mut self.state {
+            batches.push_front(batch);
+        }
+    }
+
     /// Gives up the round: what was read but not queued, and the windows that were not read.
     pub(super) fn abandon(&mut self) {
         self.windows.clear();

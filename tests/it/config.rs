@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use in_trendmicro::config::options::{MISTAKEN, OPTIONS, Opt, Scope, find, misspellings};
-use in_trendmicro::config::{Config, Format, HandoverMode, Proxy};
+use in_trendmicro::config::{Db, Config, Format, HandoverMode, Proxy};
 use in_trendmicro::connector::{PRODUCTS, Product};
 use in_trendmicro::error::{Error, ErrorKind};
 use in_trendmicro::secret::{Credential, Secret};
@@ -20,9 +20,18 @@ use tempfile::TempDir;
 /// A secret that no error may show.
 const CANARY: &str = "cAnArY-5ecret";
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/config/wrong.txt");
+const DATABASE: &str = "postgres://fluent@db.example.com/state";
 /// Properties that name a file; their examples are files of another machine.
-const FILES: &[&str] =
-    &["api_key_file", "db", "redact_key_file", "tls_ca_file", "tls_crt_file", "tls_key_file"];
+const FILES: &[&str] = &[
+    "api_key_file",
+    "db",
+    "db_ca_file",
+    "db_password_file",
+    "redact_key_file",
+    "tls_ca_file",
+    "tls_crt_file",
+    "tls_key_file",
+];
 
 /// Properties of which one word out of a list is legal.
 const CHOICES: &[&str] = &[
@@ -367,7 +376,7 @@ fn stanza_with(dir: &Path, product: &Product, opt: &Opt, value: &str) -> Stanza 
     let value = match opt.name {
         "db" => in_dir(dir, "state.db"),
         "redact_key_file" => in_dir(dir, "redact-key"),
-        "tls_ca_file" | "tls_crt_file" => in_dir(dir, "cert.pem"),
+        "db_ca_file" | "tls_ca_file" | "tls_crt_file" => in_dir(dir, "cert.pem"),
         name if FILES.contains(&name) => in_dir(dir, "key"),
         _ => value.to_owned(),
     };
@@ -375,6 +384,7 @@ fn stanza_with(dir: &Path, product: &Product, opt: &Opt, value: &str) -> Stanza 
     let stanza = match opt.name {
         "api_key_file" => right.with("api_key", ""),
         "redact_key_file" => right.with("redact", "subject"),
+        "db_ca_file" | "db_password_file" => right.with("db", DATABASE),
         "tls_crt_file" => right.with("tls_key_file", &in_dir(dir, "key")),
         "tls_key_file" => right.with("tls_crt_file", &in_dir(dir, "cert.pem")),
         "connector" => Stanza::right_for(&value.to_lowercase()),
@@ -770,7 +780,8 @@ fn a_name_before_a_key_beats_the_default_for_all() {
     assert_eq!(us.content_types, ["policy_events", "blocked_traffic"]);
     assert_eq!(us.tenant_name.as_deref(), Some("Größe 大"));
     assert_eq!((eu.format, us.format), (Format::Raw, Format::Raw), "only spaces are nothing");
-    assert_eq!(config.db.as_ref().unwrap().path, dir.path().join("state.db"));
+    let Some(Db::File(db)) = &config.db else { panic!("a file") };
+    assert_eq!(db.path, dir.path().join("state.db"));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use in_trendmicro::envelope::{Envelope, Style};
 use in_trendmicro::error::{Error, ErrorKind, Result};
 use in_trendmicro::http::limiter::Priority;
 use in_trendmicro::http::{Request, Response};
+use in_trendmicro::lease::Tenure;
 use in_trendmicro::log::{Level, Log, Logger};
 use in_trendmicro::poller::{Now, Poller, Rhythm, Step, TaskParts};
 use in_trendmicro::queue::Queue;
@@ -338,12 +339,12 @@ impl Store for Memory {
         unreachable!("memory is never damaged")
     }
 
-    fn commit(&mut self, changes: &[Change]) -> Result<()> {
+    fn commit(&mut self, changes: &[Change]) -> Result<Vec<Tenure>> {
         let mut all = self.0.lock().unwrap();
         for change in changes {
             all.entry(change.stream.clone()).or_default().save(change);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 }
 

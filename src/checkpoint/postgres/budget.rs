@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::{Postgres, millis};
-use crate::checkpoint::SharedBudget;
 use crate::error::Result;
+use crate::http::limiter;
 
 /// What is asked again too soon costs more than it brings.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -41,7 +41,7 @@ const TAKE: &str = "WITH clock AS MATERIALIZED (
         (SELECT sent_at FROM recent ORDER BY sent_at DESC OFFSET greatest($2 - 1, 0) LIMIT 1) - start
     ), $3 * interval '1 ms')))::bigint FROM clock";
 
-impl SharedBudget for Postgres {
+impl limiter::Shared for Postgres {
     fn take(
         &mut self,
         credential: &[u8; 32],

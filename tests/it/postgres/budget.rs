@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use in_trendmicro::checkpoint::SharedBudget as _;
+use in_trendmicro::http::limiter::Shared as _;
 
 use super::{fresh, open};
 

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use in_trendmicro::checkpoint::{Change, Postgres, Registry as _, SharedBudget, Store as _};
+use in_trendmicro::checkpoint::{Change, Postgres, Registry as _, Store as _};
 use in_trendmicro::error::ErrorKind;
+use in_trendmicro::http::limiter::Shared;
 
 use super::{LONG, at, configured, file, fresh, member, open, tenure, text};
 use crate::support::postgres::{PASSWORD, Server, USER};
@@ -137,7 +138,7 @@ fn a_server_that_stands_still_is_given_up_in_time() {
     assert!(text(&error).contains("no answer within 10 s"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     let begun = Instant::now();
-    let error = SharedBudget::take(&mut new, &[1; 32], 1, LONG).unwrap_err();
+    let error = Shared::take(&mut new, &[1; 32], 1, LONG).unwrap_err();
     assert!(text(&error).contains("no answer within 5 s"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
     server.resume();

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use in_trendmicro::checkpoint::{Change, Saved, Sqlite, Store};
 use in_trendmicro::clock::Time;
 use in_trendmicro::error::{Error, ErrorKind, Result};
+use in_trendmicro::lease::Tenure;
 use in_trendmicro::record::Id;
 use in_trendmicro::window::Window;
 use tempfile::TempDir;
@@ -69,7 +70,7 @@ impl Disk {
                     all.entry(change.stream.clone()).or_default().save(change);
                 }
             }
-            Backend::Sqlite { store, .. } => store.commit(changes)?,
+            Backend::Sqlite { store, .. } => drop(store.commit(changes)?),
         }
         self.commits += 1;
         self.applied.extend_from_slice(changes);
@@ -113,7 +114,7 @@ impl Store for Handle {
         unreachable!("this disk fails, but it damages nothing")
     }
 
-    fn commit(&mut self, changes: &[Change]) -> Result<()> {
+    fn commit(&mut self, changes: &[Change]) -> Result<Vec<Tenure>> {
         let waits = self.0.lock().unwrap().waits.take();
         if let Some((parked, answers)) = waits {
             parked.send(()).unwrap();
@@ -129,6 +130,6 @@ impl Store for Handle {
         }
         disk.apply(changes)?;
         disk.has_died = disk.dies.is_some();
-        if disk.has_died { dead() } else { Ok(()) }
+        if disk.has_died { dead() } else { Ok(Vec::new()) }
     }
 }

@@ -198,7 +198,7 @@ impl Torture {
     }
 
     fn fill_disk(&mut self, host: &Host, outlasts: bool) {
-        const FULL: &str = "collecting waits until it can be written";
+        const FULL: &str = "collecting waits until positions can be saved";
         let felt = || host.log().matches(FULL).count() as u32;
         let before = felt();
         self.outcome.full_disks += 1;
