@@ -4,6 +4,9 @@
 //! A shell holds the server and reads from a pipe of this process. When the pipe closes, however the
 //! process ends, the shell ends the server.
 
+// Examples share this folder, and a server that does not start is the end of them, too.
+#![allow(clippy::unwrap_used)]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
