@@ -29,12 +29,13 @@ pub const PASSWORD: &str = "canary-9b7f-password-of-the-tests";
 pub const USER: &str = "app";
 /// Starting takes a second or two; other programs share the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Runs a program until the pipe closes; then the program is ended and, if so wanted, its folder.
+/// Runs a program until the pipe says something or closes; then ends it, and removes its folder unless
+/// it was told to keep it.
 const KEEPER: &str = r#"folder="$1"; shift
 "$@" >>"$folder/log" 2>&1 </dev/null &
-read -r _
+read -r word
 kill -CONT $! 2>/dev/null; kill -QUIT $! 2>/dev/null; wait
-[ -e "$folder/lasting" ] || rm -rf "$folder""#;
+[ "$word" = keep ] || rm -rf "$folder""#;
 
 /// A server with a folder of its own.
 pub struct Server {
@@ -50,14 +51,8 @@ impl Server {
     /// The one that all tests of the process share; `None` where there can be none.
     pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Server>> = OnceLock::new();
-        SHARED
-            .get_or_init(|| {
-                let server = Self::start(&[])?;
-                // Nobody drops what is static: the shell removes the folder.
-                fs::remove_file(server.dir.path().join("lasting")).unwrap();
-                Some(server)
-            })
-            .as_ref()
+        // Nobody drops what is static: the shell removes the folder.
+        SHARED.get_or_init(|| Self::start(&[])).as_ref()
     }
 
     /// One of the test's own, with settings beside the usual ones.
@@ -98,7 +93,6 @@ impl Server {
     }
 
     fn make(&self) {
-        self.write("lasting", "");
         let password = self.write("password", PASSWORD);
         let initdb = self
             .command(self.bin.join("initdb"))
@@ -233,7 +227,7 @@ impl Server {
         let processes = self.processes();
         self.signal(signal, &processes[..count.min(processes.len())]);
         let mut keeper = self.keeper.take().unwrap();
-        drop(keeper.stdin.take());
+        keeper.stdin.take().unwrap().write_all(b"keep\n").unwrap();
         keeper.wait().unwrap();
         let begun = Instant::now();
         while processes.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
