@@ -16,6 +16,11 @@ use crate::record::{RecordReader, Records, Shape};
 const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The frame: tokens, links, descriptions, and two bytes per record.
 const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What the records of a page may take in memory together, by their own text and [`RECORD_COST`]. As
+/// many records of a kilobyte as this allows fill the largest body that is taken.
+const PAGE_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// What a record takes however small it is: its envelope, its identity, its place.
+const RECORD_COST: usize = 1024;
 /// How much of an unreadable answer is shown.
 const EXCERPT_CHARS_MAX: usize = 80;
 
@@ -44,7 +49,7 @@ impl PageReader {
     /// character is better than a stream that stands still.
     #[must_use]
     pub fn new(list: &'static str, shape: Shape, is_lenient: bool) -> Self {
-        let elements = Elements { records: RecordReader::new(shape), is_lenient };
+        let elements = Elements { records: RecordReader::new(shape), is_lenient, cost: 0 };
         Self { cutter: Cutter::new(list), elements, excerpt: Vec::new() }
     }
 
@@ -82,17 +87,22 @@ impl PageReader {
 struct Elements {
     records: RecordReader,
     is_lenient: bool,
+    /// What the records so far take in memory.
+    cost: usize,
 }
 
 impl Elements {
     /// Reads an element that was cut out.
     fn read(&mut self, element: &[u8]) -> Result<()> {
+        self.cost += RECORD_COST + element.len();
         self.records.read(&utf8(element, self.is_lenient)?)
     }
 
     /// Reads the element with which `text` begins, if it lies in it whole; returns its length.
     fn read_first(&mut self, text: &str) -> Option<usize> {
-        self.records.read_first(text)
+        let length = self.records.read_first(text)?;
+        self.cost += RECORD_COST + length;
+        Some(length)
     }
 }
 
@@ -177,6 +187,9 @@ impl Cutter {
             };
             if self.record.len() > RECORD_BYTES_MAX || self.frame.len() > FRAME_BYTES_MAX {
                 return Err(Error::new(ErrorKind::Narrow, "a part of the answer is too large"));
+            }
+            if elements.cost > PAGE_BYTES_MAX {
+                return Err(Error::new(ErrorKind::Narrow, "the answer has too many records"));
             }
         }
         Ok(())
@@ -368,6 +381,21 @@ mod tests {
         #[test]
         fn no_bytes_panic(text in "[\\[\\]{}\",:0list\\\\ ]{0,60}") {
             let _ = read(&format!("{{\"list\":{text}"), &[4]);
+        }
+    }
+
+    /// However small, each takes about a kilobyte.
+    #[test]
+    fn a_page_of_millions_of_nothings_is_refused() {
+        let read = |count: usize, piece: usize| {
+            let body = format!("{{\"list\":[0{}]}}", ",0".repeat(count - 1));
+            read(&body, &[piece]).map(|(records, _)| records.len())
+        };
+        assert_eq!(read(1_000, 64 * 1024).unwrap(), 1_000);
+        for piece in [64 * 1024, 1] {
+            let error = read(PAGE_BYTES_MAX / RECORD_COST, piece).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Narrow);
+            assert_eq!(error.to_string(), "the answer has too many records");
         }
     }
 }

@@ -120,8 +120,7 @@ impl<'a> Stanza<'a> {
     pub fn line_of_key(self, key: &str) -> Option<Line> {
         let entry = self.0.entry(key)?;
         let bare = key.rsplit('.').next().unwrap_or(key);
-        let is_secret = options::find(bare).is_none_or(|opt| opt.secret)
-            || (entry.value.contains('@') && entry.value.contains("://"));
+        let is_secret = options::find(bare).is_none_or(|opt| opt.hides(&entry.value));
         // A variable's name is no secret, and it is what has to be found again.
         let is_variable = entry.written.starts_with("${") && entry.written.ends_with('}');
         let is_shown = !is_secret || is_variable || HOST_KEYS.contains(&key);

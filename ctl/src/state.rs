@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use in_trendmicro::checkpoint;
 use in_trendmicro::error::{Error, Result};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::time::Time;
 
@@ -133,15 +134,20 @@ impl StateFile {
             }
             _ => Refusal::Other(Error::config(format!("{}: {error}", path.display()))),
         };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(|e| fault(&e))?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(|e| fault(&e))?;
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(|e| fault(&e))?;
+        let connection = checkpoint::connect(path, BUSY_TIMEOUT).map_err(|e| fault(&e))?;
         let owner: i32 = connection
             .pragma_query_value(None, "application_id", |row| row.get(0))
             .map_err(|e| fault(&e))?;
         if owner != APPLICATION_ID {
             let text = format!("{}: not a state file of this plugin", path.display());
+            return Err(Refusal::Other(Error::config(text)));
+        }
+        if let Some(name) = program(&connection).map_err(|e| fault(&e))? {
+            let text = format!(
+                "{}: {name:?} is no plain table, so somebody else has made it; the plugin sets such a \
+                 file aside when it starts",
+                path.display()
+            );
             return Err(Refusal::Other(Error::config(text)));
         }
         Ok(Self { path: path.to_owned(), connection })
@@ -256,7 +262,9 @@ impl StateFile {
         let change = |connection: &mut Connection| -> rusqlite::Result<()> {
             let transaction = connection.transaction()?;
             for table in tables_of_streams(&transaction)? {
-                transaction.execute(&format!("DELETE FROM {table} WHERE stream = ?1"), [key])?;
+                let table = table.replace('"', "\"\"");
+                transaction
+                    .execute(&format!("DELETE FROM \"{table}\" WHERE stream = ?1"), [key])?;
             }
             transaction.commit()
         };
@@ -266,6 +274,14 @@ impl StateFile {
     fn fault(&self, what: &str, error: &rusqlite::Error) -> Error {
         Error::config(format!("{}: cannot be {what}: {error}", self.path.display()))
     }
+}
+
+/// The name of something in the file that would run when it is read: a view, a trigger, a virtual
+/// table.
+fn program(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT coalesce(CAST(name AS TEXT), '') FROM sqlite_schema
+               WHERE type NOT IN ('table', 'index') OR coalesce(rootpage, 0) = 0 LIMIT 1";
+    connection.query_row(sql, [], |row| row.get(0)).optional()
 }
 
 /// The plugin's tables that have rows per stream.

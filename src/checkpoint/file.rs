@@ -1,6 +1,6 @@
 //! The state file as a file: made so that others cannot read it, known again, and set aside.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -24,25 +24,53 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// The file that lies under `path` now, if one does.
+    /// What lies under `path` now, if something does; a link is itself and not what it leads to.
     pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = path.metadata().ok()?;
-        Some(Self { device: metadata.dev(), inode: metadata.ino() })
+        path.symlink_metadata().ok().as_ref().map(Self::from)
     }
 }
 
-/// Makes the file before SQLite does, since SQLite would let others read it.
-pub(super) fn create_private(path: &Path) -> Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map(drop).map_err(|error| {
+impl From<&Metadata> for Identity {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// Makes the file before SQLite does, since SQLite would let others read it; or sees that the one
+/// which is there can be written.
+///
+/// What somebody puts there between the look at the path and this is not followed: the file is made
+/// only where nothing stands, and one that stands there has to be what the path itself names.
+pub(super) fn create_private(path: &Path) -> Result<Identity> {
+    let mut new = OpenOptions::new();
+    new.write(true).create_new(true).mode(0o600);
+    let opened = new.open(path).or_else(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => OpenOptions::new().write(true).open(path),
+        _ => Err(error),
+    });
+    let metadata = opened.and_then(|file| file.metadata()).map_err(|error| {
         Error::config(format!(
             "db = \"{}\": cannot be opened for writing; legal: a file path whose directory exists \
              and can be written to; write: db: /var/lib/fluent-bit/trendmicro.db",
             path.display()
         ))
         .caused_by(error)
-    })
+    })?;
+    let opened = Identity::from(&metadata);
+    if metadata.is_file() && Identity::of(path) == Some(opened) {
+        Ok(opened)
+    } else {
+        Err(replaced(path))
+    }
+}
+
+/// Another file stands where one was just looked at.
+pub(super) fn replaced(path: &Path) -> Error {
+    Error::config(format!(
+        "db = \"{}\": was replaced while it was opened; legal: a file of this user in a directory \
+         that others cannot write; write: db: /var/lib/fluent-bit/trendmicro.db",
+        path.display()
+    ))
 }
 
 /// Whether a file that SQLite cannot read was once ours: its header still says so, or it is nothing
@@ -84,4 +112,31 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    /// As if somebody had been faster than the look at the path.
+    #[test]
+    fn what_is_planted_after_the_look_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let foreign = dir.path().join("foreign");
+        symlink(&foreign, &path).unwrap();
+        create_private(&path).expect_err("a link to nothing");
+        assert!(!foreign.exists(), "a file was made where a link led");
+        fs::write(&foreign, "somebody's own").unwrap();
+        let error = create_private(&path).expect_err("a link to a file").to_string();
+        assert!(error.contains("was replaced"), "{error}");
+        fs::remove_file(&path).unwrap();
+
+        let made = create_private(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(create_private(&path).unwrap(), made, "one that is there already");
+    }
 }

@@ -3,9 +3,11 @@
 //! The committer writes it, and only what the host has confirmed. It lies in a file of this host's, or
 //! in a database that several hosts share; there, this room also keeps the leases and the budgets.
 
+mod connection;
 mod file;
 mod guard;
 pub mod postgres;
+mod schema;
 mod sqlite;
 
 use std::sync::{Arc, Mutex};
@@ -20,6 +22,7 @@ use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::{PASSES, Window};
 
+pub use connection::connect;
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::file::{self, Identity};
-use super::{Change, Saved, Store, guard};
+use super::schema::{self, APPLICATION_ID, Owner, SCHEMA};
+use super::{Change, Saved, Store, connection, guard};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Tenure;
@@ -18,50 +19,13 @@ use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::Window;
 
-/// Marks the file as ours, so that another program's database is never written to ("TMFB").
-const APPLICATION_ID: i32 = 0x544d_4642;
 /// A process that is just ending still holds the file for a moment.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of an id in the ledger.
 const ID_BYTES: usize = 16;
 
-/// What each version of the schema adds to the one before.
-///
-/// Ids lie together as they were committed, 16 bytes each, big-endian: a row per record would cost
-/// many times the work for nothing, since the set that is asked lives in memory. The index answers
-/// which rows touch a span without looking at their ids.
-const SCHEMA: &[&str] = &[
-    "CREATE TABLE in_trendmicro_cursor (
-        stream TEXT PRIMARY KEY,
-        position_ms INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE in_trendmicro_ledger (
-        stream TEXT NOT NULL,
-        until_ms INTEGER NOT NULL,
-        ids BLOB NOT NULL
-    );
-    CREATE INDEX in_trendmicro_ledger_until ON in_trendmicro_ledger (stream, until_ms);
-    CREATE TABLE in_trendmicro_inventory (
-        stream TEXT NOT NULL,
-        key BLOB NOT NULL,
-        version BLOB NOT NULL,
-        name BLOB NOT NULL,
-        PRIMARY KEY (stream, key)
-    ) WITHOUT ROWID;",
-    "ALTER TABLE in_trendmicro_ledger ADD COLUMN from_ms INTEGER NOT NULL DEFAULT 0;
-    DROP INDEX in_trendmicro_ledger_until;
-    CREATE INDEX in_trendmicro_ledger_span ON in_trendmicro_ledger (stream, until_ms, from_ms);
-    CREATE TABLE in_trendmicro_verified (
-        stream TEXT NOT NULL,
-        pass INTEGER NOT NULL,
-        position_ms INTEGER NOT NULL,
-        PRIMARY KEY (stream, pass)
-    ) WITHOUT ROWID;
-    CREATE TABLE in_trendmicro_meta (
-        name TEXT PRIMARY KEY,
-        value TEXT NOT NULL
-    ) WITHOUT ROWID;",
-];
+/// What an inventory that is loaded may take in memory: four million computers.
+const INVENTORY_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// The name under which a file says which damaged one it replaces, unread.
 const REPLACES: &str = "replaces";
 
@@ -71,7 +35,8 @@ pub struct Sqlite {
     sync: String,
     connection: Connection,
     identity: Option<Identity>,
-    set_aside: Option<PathBuf>,
+    /// A damaged file that this one replaces, and what was wrong with it; until somebody is told.
+    set_aside: Option<(PathBuf, String)>,
 }
 
 impl Sqlite {
@@ -84,65 +49,63 @@ impl Sqlite {
             Err(error) if error.kind() == ErrorKind::Damaged => error,
             other => return other,
         };
-        let old = file::set_aside(path)?.ok_or(error)?;
+        let Some(old) = file::set_aside(path)? else { return Err(error) };
         let mut store = Self::open_sound(path, sync)?;
         let meta = "INSERT INTO in_trendmicro_meta (name, value) VALUES (?1, ?2)";
         store
             .connection
             .execute(meta, [REPLACES, &old.to_string_lossy()])
             .map_err(|error| store.fault("written", error))?;
-        store.set_aside = Some(old);
+        store.set_aside = Some((old, error.to_string()));
         Ok(store)
     }
 
     fn open_sound(path: &Path, sync: &str) -> Result<Self> {
         let fault = |error: rusqlite::Error| cannot_open(path, &error);
         guard::check(path)?;
-        file::create_private(path)?;
-        let connection = Connection::open(path).map_err(fault)?;
-        connection.busy_timeout(LOCK_TIMEOUT).map_err(fault)?;
-        // Exclusive mode takes the lock with the first access and keeps it until the file is closed,
-        // also against a second opening by this process.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(fault)?;
+        let identity = file::create_private(path)?;
+        let connection = connection::connect(path, LOCK_TIMEOUT).map_err(fault)?;
         let mut store = Self {
             path: path.to_owned(),
             sync: sync.to_owned(),
             connection,
-            identity: Identity::of(path),
+            identity: Some(identity),
             set_aside: None,
         };
-        store.check_owner()?;
+        if !store.is_in_place() {
+            return Err(file::replaced(path));
+        }
+        store.check_schema()?;
         store.check_sound()?;
         // Before there is a journal, so that the file itself says whose it is from the beginning.
-        store.migrate().map_err(fault)?;
+        schema::migrate(&mut store.connection).map_err(fault)?;
         store.connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
         store.connection.pragma_update(None, "synchronous", sync).map_err(fault)?;
         Ok(store)
     }
 
-    fn check_owner(&self) -> Result<()> {
-        let number = |name| -> rusqlite::Result<i32> {
-            self.connection.pragma_query_value(None, name, |row| row.get(0))
-        };
+    /// Nothing of a file is read before it is known to be ours, and to hold plain tables alone.
+    fn check_schema(&self) -> Result<()> {
         let fault = |error: rusqlite::Error| cannot_open(&self.path, &error);
-        let owner = number("application_id").map_err(fault)?;
-        let version = number("user_version").map_err(fault)?;
-        let tables: i32 = self
-            .connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(fault)?;
-        if owner != APPLICATION_ID && tables > 0 {
-            return Err(self.refuse("is another program's database", "a file of its own"));
+        let version = match Owner::of(&self.connection).map_err(fault)? {
+            Owner::Nobody => return Ok(()),
+            Owner::Us(version) if version <= SCHEMA.len() as i64 => version,
+            Owner::Other => {
+                return Err(self.refuse("is another program's database", "a file of its own"));
+            }
+            Owner::Us(version) => {
+                return Err(self.refuse(
+                    &format!("has schema version {version}, newer than {}", SCHEMA.len()),
+                    "a file of this or an older version of the plugin",
+                ));
+            }
+        };
+        match schema::flaw(&self.connection, version).map_err(fault)? {
+            None => Ok(()),
+            Some(flaw) => {
+                Err(Error::new(ErrorKind::Damaged, format!("state file is damaged: {flaw}")))
+            }
         }
-        let known = SCHEMA.len();
-        if owner == APPLICATION_ID && usize::try_from(version).is_ok_and(|version| version > known)
-        {
-            return Err(self.refuse(
-                &format!("has schema version {version}, newer than {known}"),
-                "a file of this or an older version of the plugin",
-            ));
-        }
-        Ok(())
     }
 
     /// Looks at every page: damage must not show for the first time when a stream is half loaded.
@@ -163,22 +126,6 @@ impl Sqlite {
             self.path.display(),
             self.path.display()
         ))
-    }
-
-    /// Makes the tables where they are missing, and takes the lock in any case.
-    fn migrate(&mut self) -> rusqlite::Result<()> {
-        let transaction =
-            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
-        let version: u32 =
-            transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        SCHEMA
-            .iter()
-            .skip(version as usize)
-            .try_for_each(|step| transaction.execute_batch(step))?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        // Written also when it is right already: a transaction that writes nothing takes no lock.
-        transaction.pragma_update(None, "user_version", SCHEMA.len() as u32)?;
-        transaction.commit()
     }
 
     /// Whether the file still lies where it was opened.
@@ -210,17 +157,48 @@ impl Sqlite {
                 *verified = Some(from_millis(row.get(1)?));
             }
         }
-        let mut statement = connection
-            .prepare("SELECT key, version, name FROM in_trendmicro_inventory WHERE stream = ?1")?;
-        let id = |bytes| Id(u128::from_be_bytes(bytes));
-        let entities = statement.query_map([stream], |row| {
-            Ok(Entity { key: id(row.get(0)?), version: id(row.get(1)?), name: row.get(2)? })
-        })?;
-        saved.entities = entities.collect::<Result<_, _>>()?;
         saved.is_unknown = cursor.is_none()
             && connection
                 .prepare("SELECT 1 FROM in_trendmicro_meta WHERE name = ?1")?
                 .exists([REPLACES])?;
+        Ok(saved)
+    }
+
+    /// What the receiver was told of an inventory; `None` if it takes more memory than that.
+    fn read_entities(
+        &self,
+        stream: &str,
+        bytes_max: usize,
+    ) -> rusqlite::Result<Option<Vec<Entity>>> {
+        let id = |bytes| Id(u128::from_be_bytes(bytes));
+        let mut statement = self
+            .connection
+            .prepare("SELECT key, version, name FROM in_trendmicro_inventory WHERE stream = ?1")?;
+        let mut rows = statement.query([stream])?;
+        let (mut entities, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let name = row.get_ref(2)?.as_blob()?;
+            bytes += size_of::<Entity>() + name.len();
+            if bytes > bytes_max {
+                return Ok(None);
+            }
+            let (key, version) = (id(row.get(0)?), id(row.get(1)?));
+            entities.push(Entity { key, version, name: name.to_vec() });
+        }
+        Ok(Some(entities))
+    }
+
+    /// Loads a stream whose inventory takes no more memory than that.
+    fn load_within(&self, stream: &str, bytes_max: usize) -> Result<Saved> {
+        let fault = |error| self.fault("read", error);
+        let mut saved = self.read_stream(stream).map_err(fault)?;
+        let entities = self.read_entities(stream, bytes_max).map_err(fault)?;
+        saved.entities = entities.ok_or_else(|| {
+            self.refuse(
+                &format!("its inventory \"{stream}\" takes more than {bytes_max} bytes"),
+                "a file that the plugin has written",
+            )
+        })?;
         Ok(saved)
     }
 
@@ -258,17 +236,17 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn notice(&mut self) -> Option<String> {
-        let old = self.set_aside.take()?;
+        let (old, error) = self.set_aside.take()?;
         Some(format!(
             "the state file was damaged and is set aside as \"{}\"; nothing is lost: all that the \
              vendor still has, 72 h, is collected again, so records may come twice, with the same \
-             event_id",
+             event_id ({error})",
             old.display()
         ))
     }
 
     fn load(&mut self, stream: &str) -> Result<Saved> {
-        self.read_stream(stream).map_err(|error| self.fault("read", error))
+        self.load_within(stream, INVENTORY_BYTES_MAX)
     }
 
     fn recall(
@@ -539,6 +517,77 @@ mod tests {
             let kept = std::fs::read(dir.path().join("state.db.damaged")).unwrap();
             assert!(kept == was, "{n}: {} bytes of {}", kept.len(), was.len());
         }
+    }
+
+    /// Each of these would be read, or would run, in the place of a plain table.
+    #[test]
+    fn a_planted_schema_is_set_aside_before_anything_of_it_runs() {
+        const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)";
+        let view = format!(
+            "DROP TABLE in_trendmicro_inventory;
+             CREATE VIEW in_trendmicro_inventory AS {ENDLESS}
+             SELECT 'a' stream, zeroblob(16) key, zeroblob(16) version, zeroblob(99) name FROM n;"
+        );
+        let plants = [
+            ("view", view.as_str()),
+            ("view", "CREATE VIEW other AS SELECT 1"),
+            (
+                "trigger",
+                "CREATE TRIGGER t AFTER INSERT ON in_trendmicro_cursor
+                 BEGIN UPDATE in_trendmicro_cursor SET position_ms = 9e15; END",
+            ),
+            (
+                "table \"in_trendmicro_meta\"",
+                "DROP TABLE in_trendmicro_meta;
+                 CREATE VIRTUAL TABLE in_trendmicro_meta USING fts5(name, value)",
+            ),
+            (
+                "table \"in_trendmicro_cursor\"",
+                "ALTER TABLE in_trendmicro_cursor ADD COLUMN x AS (zeroblob(1000000))",
+            ),
+            ("index", "CREATE INDEX i ON in_trendmicro_cursor (hex(zeroblob(1000000)))"),
+            ("table \"other\"", "CREATE TABLE other (x)"),
+            ("lacks the table", "DROP TABLE in_trendmicro_meta"),
+            ("version -1", "PRAGMA user_version = -1"),
+        ];
+        for (says, plant) in plants {
+            let dir = tempfile::tempdir().unwrap();
+            let path = filled(dir.path());
+            Connection::open(&path).unwrap().execute_batch(plant).unwrap();
+            let mut store = Sqlite::open(&path, "NORMAL").unwrap_or_else(|e| panic!("{says}: {e}"));
+            let notice = store.notice().unwrap_or_else(|| panic!("{plant} was taken"));
+            assert!(notice.contains("state.db.damaged") && notice.contains(says), "{notice}");
+            assert!(store.load("a").unwrap().is_unknown, "{plant}");
+            assert!(dir.path().join("state.db.damaged").exists());
+        }
+    }
+
+    /// SQLite could take such a path for the description of a database in memory.
+    #[test]
+    fn a_path_is_a_path_and_no_uri() {
+        for name in ["file:state.db?mode=memory", "file:state.db?immutable=1"] {
+            // Nothing but a relative path can begin so, and the directory belongs to all tests.
+            let name = format!("{name}&{}", std::process::id());
+            let path = Path::new(&name);
+            let change = Change { stream: "a".into(), cursor: Some(at(10)), ..Change::default() };
+            Sqlite::open(path, "NORMAL").unwrap().commit(&[change]).unwrap();
+            let there = path.metadata().map(|meta| meta.len());
+            let saved = Sqlite::open(path, "NORMAL").and_then(|mut store| store.load("a"));
+            std::fs::remove_file(path).unwrap();
+            assert!(there.unwrap() > 0, "{name}");
+            assert_eq!(saved.unwrap().cursor, Some(at(10)), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_inventory_without_an_end_is_not_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Sqlite::open(&dir.path().join("state.db"), "NORMAL").unwrap();
+        let entities = (0..100).map(|key| (sweep::Change::Added, entity(key))).collect();
+        store.commit(&[Change { stream: "a".into(), entities, ..Change::default() }]).unwrap();
+        assert_eq!(store.load("a").unwrap().entities.len(), 100);
+        let error = store.load_within("a", 5_000).unwrap_err().to_string();
+        assert!(error.contains("takes more than 5000 bytes") && error.contains("db = "), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which keys a stanza may hold: names of connectors, and none that looks like one of ours.
 
 use super::options::{self, MISTAKEN, OPTIONS, OTHERWISE_MEANT, Opt, RESERVED, Scope};
-use super::properties::{Properties, is_hidden, is_used, option, shown};
+use super::properties::{Properties, is_used, option, shown};
 use super::value::{self, Why};
 use super::{Config, ConnectorConfig, Lookup};
 use crate::connector::{self, PRODUCTS, Product};
@@ -105,7 +105,7 @@ fn misplaced(
     is_same: bool,
 ) -> Error {
     let is_fit = is_same
-        && !is_hidden(opt, value)
+        && !opt.hides(value)
         && value.chars().count() <= ADVICE_CHARS_MAX
         && !value.contains(char::is_control)
         && match properties.product {

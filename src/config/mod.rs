@@ -21,7 +21,7 @@ use crate::secret::{Credential, Secret, SecretFile};
 pub use db::{Db, DbFile, DbServer};
 use keys::{connector_names, refuse_foreign_keys, refuse_mistaken_keys, refuse_unused_defaults};
 use options::Opt;
-use properties::{Properties, is_hidden, option};
+use properties::{Properties, option};
 pub use value::BaseUrl;
 use value::{Why, choice};
 
@@ -349,7 +349,7 @@ fn key_file(properties: &Properties<'_>, opt: &Opt, key: &str, value: &str) -> R
     // The error names the file, which the line does already.
     let text = error.to_string();
     let text = text.strip_prefix(&format!("file \"{value}\" ")).unwrap_or(&text);
-    let why = if is_hidden(opt, value) { "not a file".to_owned() } else { text.to_owned() };
+    let why = if opt.hides(value) { "not a file".to_owned() } else { text.to_owned() };
     Err(properties.wrong(opt, key, value, why))
 }
 

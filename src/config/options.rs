@@ -2,6 +2,8 @@
 //!
 //! The parser, its error messages, the README's table and the search for misspelt keys all read it.
 
+use std::path::Path;
+
 /// Where a property may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -30,6 +32,18 @@ pub struct Opt {
     pub help: &'static str,
     /// Its value is never printed.
     pub secret: bool,
+}
+
+impl Opt {
+    /// Whether a value must not be printed: an address may hold a password even where none belongs,
+    /// and the key itself may stand where its file should.
+    #[must_use]
+    pub fn hides(&self, value: &str) -> bool {
+        let may_be_key = || !value.starts_with('/') && !Path::new(value).exists();
+        self.secret
+            || (value.contains('@') && (value.contains("://") || self.name == "base_url"))
+            || (self.name.ends_with("key_file") && may_be_key())
+    }
 }
 
 const EMAIL: Scope = Scope::Only(&["email_security"]);

@@ -142,7 +142,7 @@ impl<'a> Properties<'a> {
     /// The error for a value that is not legal.
     pub(super) fn wrong(&self, opt: &Opt, key: &str, value: &str, why: impl Into<Why>) -> Error {
         let Why { words, part } = why.into();
-        let part = part.filter(|_| !is_hidden(opt, value));
+        let part = part.filter(|_| !opt.hides(value));
         let part =
             part.map_or(String::new(), |part| format!(" \"{}\"", cut(&part, PART_CHARS_MAX)));
         let (shown, legal, example) = (shown(opt, value), self.legal(opt), self.example(opt));
@@ -175,14 +175,9 @@ pub(super) fn is_used(opt: &Opt, product: &Product) -> bool {
     }
 }
 
-/// Whether a value must not be printed: an address may hold a password even where none belongs.
-pub(super) fn is_hidden(opt: &Opt, value: &str) -> bool {
-    opt.secret || (value.contains('@') && (value.contains("://") || opt.name == "base_url"))
-}
-
 /// The value as it stands in an error.
 pub(super) fn shown(opt: &Opt, value: &str) -> String {
-    if is_hidden(opt, value) {
+    if opt.hides(value) {
         return String::new();
     }
     format!(" = \"{}\"", cut(value, VALUE_CHARS_MAX))

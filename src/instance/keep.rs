@@ -2,7 +2,7 @@
 //! lets connectors run or makes them leave. What to do is the [`Keeper`]'s to say.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::activity::Standing;
 use crate::checkpoint::Registry;
@@ -18,11 +18,15 @@ const BEAT_INTERVAL_MAX: Duration = Duration::from_secs(1);
 const BEATS_MIN: u32 = 6;
 
 /// A connector, as far as its lease is concerned.
-pub(super) struct Desk {
-    pub(super) name: String,
-    pub(super) lease: Arc<str>,
-    pub(super) seat: Arc<Seat>,
-    pub(super) streams: Vec<Arc<StreamState>>,
+pub struct Desk {
+    /// Its name.
+    pub name: String,
+    /// The name of its lease.
+    pub lease: Arc<str>,
+    /// Where its thread waits.
+    pub seat: Arc<Seat>,
+    /// Its streams.
+    pub streams: Vec<Arc<StreamState>>,
 }
 
 impl Desk {
@@ -42,7 +46,7 @@ impl Desk {
 }
 
 /// What keeps the leases of one instance.
-pub(super) struct Keep {
+pub struct Keep {
     registry: Box<dyn Registry>,
     me: Member,
     lease_timeout: Duration,
@@ -59,12 +63,13 @@ impl Keep {
     ///
     /// # Errors
     /// When the database refuses what is configured; one that cannot be reached may be back later.
-    pub(super) fn open(
+    pub fn open(
         registry: Box<dyn Registry>,
         lease_timeout: Duration,
         desks: Vec<Desk>,
         stop: Stop,
         logger: Logger,
+        now: Instant,
     ) -> Result<Self> {
         let name = gethostname::gethostname().to_string_lossy().into_owned();
         let me = Member {
@@ -73,7 +78,7 @@ impl Keep {
             connectors: desks.iter().map(|desk| desk.lease.to_string()).collect(),
         };
         let keeper = Keeper::new(&me.id, desks.iter().map(|desk| Arc::clone(&desk.lease)));
-        let warrant = Warrant::until(monotonic());
+        let warrant = Warrant::until(now);
         let mut keep = Self {
             registry,
             me,
@@ -86,7 +91,7 @@ impl Keep {
             is_away: false,
         };
         keep.desks.iter().for_each(|desk| desk.note(|_| {}));
-        match keep.look() {
+        match keep.look(now) {
             Err(error) if error.kind() == ErrorKind::Config => Err(error),
             seen => {
                 keep.note_contact(seen.as_ref().err());
@@ -96,7 +101,8 @@ impl Keep {
     }
 
     /// Until when the host may act.
-    pub(super) fn warrant(&self) -> Warrant {
+    #[must_use]
+    pub fn warrant(&self) -> Warrant {
         self.warrant.clone()
     }
 
@@ -105,13 +111,18 @@ impl Keep {
     pub(super) fn run(mut self, done: &Stop) {
         let interval = BEAT_INTERVAL_MAX.min(self.lease_timeout / BEATS_MIN);
         while !self.stop.is_raised() {
-            self.beat();
+            self.beat(monotonic());
             let _ = self.stop.wait(interval);
         }
         while !done.wait(interval) {
-            let seen = self.look();
+            let seen = self.look(monotonic());
             self.note_contact(seen.as_ref().err());
         }
+        self.leave();
+    }
+
+    /// Gives all leases back.
+    pub fn leave(&mut self) {
         if let Err(error) = self.registry.leave(&self.me.id) {
             self.logger.warn(format!(
                 "{error}; other hosts take over only after lease_timeout, since this one could not \
@@ -120,14 +131,14 @@ impl Keep {
         }
     }
 
-    /// Says that this host lives, and does what is to be done now.
-    fn beat(&mut self) {
-        let seen = self.look();
+    /// Says that this host lives, and does what is to be done at `now`.
+    pub fn beat(&mut self, now: Instant) {
+        let seen = self.look(now);
         self.note_contact(seen.as_ref().err());
         let Ok(roll) = seen else { return };
         self.note_holders(&roll);
         let desks = &self.desks;
-        let deeds = self.keeper.deeds(&roll, monotonic(), |desk| desks[desk].departure());
+        let deeds = self.keeper.deeds(&roll, now, |desk| desks[desk].departure());
         for deed in deeds {
             if let Err(error) = self.act(deed, &roll) {
                 // The next beat begins with what this one left.
@@ -137,12 +148,11 @@ impl Keep {
     }
 
     /// Says that this host lives; from then on it may act for a while.
-    fn look(&mut self) -> Result<Roll> {
+    fn look(&mut self, now: Instant) -> Result<Roll> {
         // What is left of the timeout is for others to see it and to begin.
         let lifetime = self.lease_timeout - self.lease_timeout / BEATS_MIN;
-        let begun = monotonic();
         let roll = self.registry.beat(&self.me, lifetime)?;
-        self.warrant.extend(begun + lifetime);
+        self.warrant.extend(now + lifetime);
         Ok(roll)
     }
 

@@ -29,7 +29,7 @@ use crate::metrics::{Moment, Sample};
 use crate::poller::{Now, Surroundings};
 use crate::queue::Queue;
 
-use keep::{Desk, Keep};
+pub use keep::{Desk, Keep};
 pub use parts::Parts;
 pub use start::{connect, credential_digest, lease_key, state_key};
 use start::{Keeping, Start};
@@ -142,6 +142,7 @@ impl Instance {
             is_append,
             keeps_at_stop: abilities.keeps_at_stop,
             committer,
+            warrant: Warrant::unlimited(),
             stop: Stop::default(),
             streams,
         });
@@ -172,7 +173,8 @@ impl Instance {
             return Ok(None);
         };
         let logger = self.logger.clone();
-        let keep = Keep::open(registry, lease_timeout, desks, self.stop.clone(), logger)?;
+        let (stop, now) = (self.stop.clone(), monotonic());
+        let keep = Keep::open(registry, lease_timeout, desks, stop, logger, now)?;
         self.warrant = keep.warrant();
         let done = self.is_committed.clone();
         self.keep_thread = Some(spawn("tm-lease", move || keep.run(&done))?);

@@ -29,6 +29,8 @@ pub struct Parts {
     pub keeps_at_stop: bool,
     /// Who is told what is confirmed.
     pub committer: Sender<Message>,
+    /// Until when it may hand anything over.
+    pub warrant: Warrant,
     /// Raised when it stops.
     pub stop: Stop,
     /// The streams, by the index that batches carry; a connector's stand together.
@@ -39,8 +41,18 @@ impl Instance {
     /// An instance that nothing has been handed over by yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { log, logger, queue, rule, is_append, keeps_at_stop, committer, stop, streams } =
-            parts;
+        let Parts {
+            log,
+            logger,
+            queue,
+            rule,
+            is_append,
+            keeps_at_stop,
+            committer,
+            warrant,
+            stop,
+            streams,
+        } = parts;
         Self {
             watch: Watch::new(streams, &logger, monotonic()),
             log,
@@ -54,7 +66,7 @@ impl Instance {
             again: VecDeque::new(),
             committer: Some(committer),
             stop,
-            warrant: Warrant::unlimited(),
+            warrant,
             pollers: Vec::new(),
             committer_thread: None,
             keep_thread: None,

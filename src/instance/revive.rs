@@ -52,6 +52,7 @@ mod tests {
     use crate::clock::Stop;
     use crate::error::Error;
     use crate::handover::{Counters, Rule};
+    use crate::lease::Warrant;
     use crate::log::{Level, Line, Log, Logger};
     use crate::metrics::Sample;
     use crate::queue::Queue;
@@ -90,6 +91,7 @@ mod tests {
             is_append: true,
             keeps_at_stop: true,
             committer: mpsc::channel().0,
+            warrant: Warrant::unlimited(),
             stop: Stop::default(),
             streams: Vec::new(),
         })

@@ -51,17 +51,29 @@ impl Seat {
     /// Waits until the connector may run; what it runs until, or `None` if `stop` was raised.
     #[must_use]
     pub fn sit(&self, stop: &Stop) -> Option<Stop> {
-        let mut state = lock(&self.state);
         while !stop.is_raised() {
-            if let State::Granted(over) = &*state {
-                let over = over.clone();
-                *state = State::Taken(over.clone());
+            if let Some(over) = self.try_sit() {
                 return Some(over);
             }
-            let wait = self.changed.wait_timeout(state, STOP_CHECK_INTERVAL);
-            state = wait.unwrap_or_else(PoisonError::into_inner).0;
+            let is_vacant = |state: &mut State| matches!(state, State::Vacant);
+            let wait = self.changed.wait_timeout_while(
+                lock(&self.state),
+                STOP_CHECK_INTERVAL,
+                is_vacant,
+            );
+            drop(wait.unwrap_or_else(PoisonError::into_inner));
         }
         None
+    }
+
+    /// What the connector may run until, if it may run now.
+    #[must_use]
+    pub fn try_sit(&self) -> Option<Stop> {
+        let mut state = lock(&self.state);
+        let State::Granted(over) = &*state else { return None };
+        let over = over.clone();
+        *state = State::Taken(over.clone());
+        Some(over)
     }
 
     /// The connector has left.

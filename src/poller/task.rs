@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Backoff;
 use crate::ledger::Ids;
 use crate::log::Logger;
-use crate::record::Shape;
+use crate::record::{Id, Shape};
 use crate::window::{HORIZON, Window};
 
 /// Pages of one window; a vendor that never ends is asked for half the window.
@@ -35,8 +35,7 @@ pub(super) struct Place {
     pub(super) id: WindowId,
     pub(super) window: Window,
     pub(super) next: Option<String>,
-    /// Pointers that were followed; one that comes again would lead in a circle.
-    followed: HashSet<String>,
+    followed: Trail,
     pub(super) pages: u32,
     /// What a pass knows of the window's records; it does not read before it has been told.
     pub(super) known: Option<Ids>,
@@ -44,9 +43,21 @@ pub(super) struct Place {
     pub(super) begun: Time,
 }
 
+/// Pointers that were followed; one that comes again would lead in a circle. They are kept as their
+/// hashes, since a vendor can make each as long as an address may be.
+#[derive(Default)]
+struct Trail(HashSet<Id>);
+
+impl Trail {
+    /// Whether a pointer is seen for the first time.
+    fn is_new(&mut self, pointer: &str) -> bool {
+        self.0.insert(Id::of(pointer.as_bytes()))
+    }
+}
+
 impl Place {
     pub(super) fn start(id: WindowId, window: Window, known: Option<Ids>, begun: Time) -> Self {
-        Self { id, window, next: None, followed: HashSet::new(), pages: 0, known, begun }
+        Self { id, window, next: None, followed: Trail::default(), pages: 0, known, begun }
     }
 }
 
@@ -318,7 +329,7 @@ impl Task {
             let error = Error::new(ErrorKind::Narrow, "the vendor's pages do not end");
             return self.refuse(place, &error, now, 1.0);
         }
-        if !place.followed.insert(next) {
+        if !place.followed.is_new(&next) {
             let error = Error::retry("the vendor's pages lead in a circle");
             return self.restart(place, &error, None, now, 1.0);
         }
@@ -423,4 +434,19 @@ impl Task {
 /// moment and stays within reach.
 pub(super) fn is_beyond_horizon(window: Window, now: Time) -> bool {
     window.start < window.end && window.start < now - delta(HORIZON)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_is_remembered_in_16_bytes_however_long_it_is() {
+        let mut trail = Trail::default();
+        let pointer = |n: u32| format!("{n}{}", "t".repeat(1_000));
+        assert!((0..PAGES_MAX).all(|n| trail.is_new(&pointer(n))));
+        assert!(!(0..PAGES_MAX).any(|n| trail.is_new(&pointer(n))));
+        let bytes: usize = trail.0.iter().map(size_of_val).sum();
+        assert_eq!(bytes, 16 * PAGES_MAX as usize);
+    }
 }

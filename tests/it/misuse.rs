@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 
 use trendmicro_sim::EmailConfig;
 
-use crate::support::{KEY, email, plugin, simulate};
+use crate::support::{Host, KEY, Place, config, email, plugin, simulate, wait_delivered};
 
 /// What AddressSanitizer ends with, unlike the program itself.
 const FOUND: i32 = 99;
@@ -83,4 +83,24 @@ fn a_host_that_does_everything_wrong_breaks_nothing_under_valgrind() {
     let output = run(under_valgrind(), true);
     assert_eq!(output.status.code(), Some(FOUND), "{}", text(&output));
     assert!(text(&output).contains("Invalid read"), "{}", text(&output));
+}
+
+/// The embedded host with the plugin in it, from Init over a delivery to Exit: TLS's code, SQLite's
+/// and the plugin's own are all looked at.
+#[test]
+fn a_host_that_does_everything_right_reads_no_wrong_memory_under_valgrind() {
+    let Some(valgrind) = env::var_os("VALGRIND").filter(|name| !name.is_empty()) else {
+        let _ = std::io::stderr().write_all(b"VALGRIND is not set: valgrind was not run\n");
+        return;
+    };
+    let (place, sim) = (Place::new(), simulate(EmailConfig { accepted_backlog: 50, ..email() }));
+    let mut command = Command::new(valgrind);
+    command.args(["--error-exitcode=99", "--undef-value-errors=no"]);
+    let host = Host::start_under(&place, command, &config(&sim, &place).classic());
+    wait_delivered(&host, &sim, &place.out());
+    host.signal("TERM");
+    let ending = host.wait_end();
+    assert_eq!(ending.code, Some(0), "{}", ending.log);
+    // The tool was on: it says so, and the test above shows that it finds what is wrong.
+    assert!(ending.log.contains("ERROR SUMMARY: 0 errors"), "{}", ending.log);
 }

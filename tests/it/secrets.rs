@@ -83,7 +83,7 @@ fn assert_nowhere(dir: &Path, secrets: &[String]) {
             }
         }
     }
-    assert!(files >= 3, "log, answers and state file");
+    assert!(files >= 3, "log, answers with the metrics, and state file");
 }
 
 /// Every place of an answer that a message could be made of.
@@ -139,6 +139,10 @@ fn run(echo: Echo) {
     };
     let all = || (PRODUCTS.iter().filter(complained).count() == PRODUCTS.len()).then_some(());
     wait(echo.name, || host.log_tail(), all);
+    // The whole text of the metrics, which lies beside the log from here on.
+    let status = host.status();
+    let metrics = status["inputs"][0]["metrics"].as_str().unwrap_or_else(|| panic!("{status:#}"));
+    assert!(metrics.contains("fluentbit_trendmicro_failures{"), "{metrics}");
     let log = host.stop().log;
     let shown = PRODUCTS.iter().filter(|product| {
         let mark = format!("[{product}]");

@@ -56,9 +56,11 @@ fn command(reading: &mut Reading, line: &str, at: &At) -> Result<()> {
 }
 
 fn property(line: &str, at: At) -> Result<Entry> {
-    let (key, value) = line
-        .split_once([' ', '\t'])
-        .ok_or_else(|| wrong(&at, &format!("\"{line}\" has no value; write: {line} VALUE")))?;
+    let (key, value) = line.split_once([' ', '\t']).ok_or_else(|| {
+        // Behind a wrong sign there may be a credential.
+        let key = line.split(['=', ':']).next().unwrap_or_default();
+        wrong(&at, &format!("\"{key}\" has no value; write: {key} VALUE"))
+    })?;
     let value = value.trim().to_owned();
     Ok(Entry { key: key.to_lowercase(), written: value.clone(), value, at })
 }

@@ -8,6 +8,8 @@ mod variables;
 mod yaml;
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use variables::Variables;
 
 /// Included files; the host has the same bound against files that include each other.
 const FILES_MAX: usize = 100;
+/// The largest file that is read; a configuration of a thousand inputs has a megabyte.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,8 +177,7 @@ impl Reading {
     fn file(&mut self, path: &Path, from: Option<&At>) -> Result<()> {
         let whence = from.map_or(String::new(), |at| format!("{at}: "));
         let fault = |what: &str| Error::config(format!("{whence}{}: {what}", path.display()));
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| fault("cannot be read").caused_by(error))?;
+        let text = text_of(path).map_err(|error| fault("cannot be read").caused_by(error))?;
         if self.files.is_empty() {
             self.root = path.parent().map(Path::to_owned).unwrap_or_default();
         }
@@ -208,6 +211,19 @@ impl Reading {
     fn note(&mut self, at: &At, is_fatal: bool, text: String) {
         self.notes.push(Note { at: at.clone(), text, is_fatal });
     }
+}
+
+/// What a file holds. A device has no end, and a pipe may never begin, so neither is read.
+fn text_of(path: &Path) -> io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = String::new();
+    let length = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -286,10 +302,20 @@ mod tests {
             (vec![("a.conf", "[SERVICE]\n    flush 1\n@INCLUDE no.conf\n")], "a.conf:3"),
             (vec![("a.conf", "@INCLUDE a.conf\n")], "is included already"),
             (vec![("a.yaml", "- 1\n")], "a.yaml:1"),
+            (vec![("a.conf", "@INCLUDE /dev/zero\n")], "it is not a file"),
+            (vec![("a.yaml", &"[".repeat(100_000))], "a.yaml:1"),
+            (vec![("a.yaml", &format!("a: {}", "[".repeat(70)))], "nested more than"),
+            (vec![("a.yaml", &"- ".repeat(100_000))], "nested more than"),
+            // What stands behind such a key may be the key itself.
+            (vec![("a.conf", "[INPUT]\n    api_key=s3cret\n")], "write: api_key VALUE"),
+            (vec![("a.conf", "[INPUT]\n    api_key:s3cret\n")], "write: api_key VALUE"),
         ] {
             let error = error(&files);
             assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
         }
+        let large = "#".repeat(FILE_BYTES_MAX as usize + 1);
+        assert!(error(&[("a.conf", &large)]).contains("it is larger than"));
         let nested = read(&[(
             "a.yaml",
             "pipeline:\n  inputs:\n  - name: trendmicro\n    mail:\n      a: 1\n",

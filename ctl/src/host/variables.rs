@@ -1,7 +1,10 @@
 //! `${NAME}` in values, as the host replaces it.
 
 use std::collections::HashMap;
-use std::fs;
+use std::path::Path;
+
+/// A value that has grown to this is replaced in no further: variables could multiply.
+const VALUE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Variables of the configuration; those of the environment come after them.
 #[derive(Default)]
@@ -13,7 +16,7 @@ impl Variables {
     pub(super) fn set(&mut self, name: &str, value: &str) -> bool {
         let value = match value.strip_prefix("file://") {
             None => value.to_owned(),
-            Some(path) => match fs::read_to_string(path) {
+            Some(path) => match super::text_of(Path::new(path)) {
                 // The host takes off one line end.
                 Ok(text) => text.strip_suffix('\n').unwrap_or(&text).to_owned(),
                 Err(_) => return false,
@@ -30,7 +33,9 @@ impl Variables {
     /// The value with variables replaced, and the names of those that are not set.
     pub(super) fn resolve(&self, text: &str) -> (String, Vec<String>) {
         let (mut out, mut unset, mut rest) = (String::new(), Vec::new(), text);
-        while let Some((before, after)) = rest.split_once("${") {
+        while out.len() < VALUE_BYTES_MAX
+            && let Some((before, after)) = rest.split_once("${")
+        {
             let Some((inner, behind)) = after.split_once('}').filter(|(name, _)| !name.is_empty())
             else {
                 break;
@@ -54,6 +59,8 @@ impl Variables {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -70,5 +77,9 @@ mod tests {
         assert_eq!(resolve("${NO_SUCH:-d}${E:-e}${A:-f}"), ("de1".into(), vec![]));
         assert_eq!(resolve("a${NO_SUCH}b"), ("ab".into(), vec!["NO_SUCH".to_owned()]));
         assert_eq!(resolve("${}${A"), ("${}${A".into(), vec![]));
+        assert!(!variables.set("Z", "file:///dev/zero"), "a device has no end");
+        variables.set("L", &"x".repeat(10_000));
+        let (value, _) = variables.resolve(&"${L}".repeat(10_000));
+        assert!(value.len() < 2 * VALUE_BYTES_MAX, "{} bytes", value.len());
     }
 }

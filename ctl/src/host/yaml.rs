@@ -11,6 +11,9 @@ use super::{At, Entry, Kind, Reading, Section};
 /// What the host takes as a map or list below an input, and keeps for itself.
 const STRUCTURED: &[&str] = &["processors", "routes"];
 
+/// Maps and lists within each other; the host itself takes no more than six.
+const DEPTH_MAX: usize = 64;
+
 /// A value with the line it begins in.
 struct Node {
     line: usize,
@@ -49,7 +52,7 @@ impl Node {
 /// Reads one file's text.
 pub(super) fn read(reading: &mut Reading, file: &Arc<Path>, text: &str) -> Result<()> {
     let at = |line| At { file: Arc::clone(file), line };
-    let root = Tree { parser: Parser::new_from_str(text), file }.root()?;
+    let root = Tree { parser: Parser::new_from_str(text), file, depth: 0 }.root()?;
     if !matches!(root.value, Value::Map(_)) {
         return Err(Error::config(format!(
             "{}: not a map with pipeline or service",
@@ -145,6 +148,7 @@ fn snake_case(key: &str) -> String {
 struct Tree<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
     file: &'a Path,
+    depth: usize,
 }
 
 impl<'a> Tree<'a> {
@@ -172,6 +176,17 @@ impl<'a> Tree<'a> {
 
     /// The value that begins with `event`.
     fn node(&mut self, event: Event<'a>, line: usize) -> Result<Node> {
+        if self.depth >= DEPTH_MAX {
+            let text = format!("maps and lists are nested more than {DEPTH_MAX} times");
+            return Err(self.refused(line, &text));
+        }
+        self.depth += 1;
+        let node = self.node_within(event, line);
+        self.depth -= 1;
+        node
+    }
+
+    fn node_within(&mut self, event: Event<'a>, line: usize) -> Result<Node> {
         let value = match event {
             Event::Scalar(text, ..) => Value::Text(text.into_owned()),
             Event::SequenceStart(..) => {

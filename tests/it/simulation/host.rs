@@ -107,6 +107,8 @@ pub struct Model {
     processed: u64,
     /// Buffers that reached a chunk since they were last looked at.
     pub arrived: Vec<Vec<u8>>,
+    /// Buffers that were taken since this was last looked at, if somebody looks.
+    pub handed: Option<Vec<Vec<u8>>>,
     /// How many buffers were lost, and how many refused.
     pub losses: u64,
     pub refusals: u64,
@@ -128,6 +130,7 @@ impl Model {
             losses_in_a_row: 0,
             processed: 0,
             arrived: Vec::new(),
+            handed: None,
             losses: 0,
             refusals: 0,
             lines: Vec::new(),
@@ -168,6 +171,9 @@ impl Model {
     }
 
     fn enqueue(&mut self, bytes: Vec<u8>) -> bool {
+        if let Some(handed) = &mut self.handed {
+            handed.push(bytes.clone());
+        }
         let records = self.process(super::count(&bytes));
         if records == 0 {
             // Processors that leave nothing of it are a success to whoever appends.

@@ -19,6 +19,7 @@ use in_trendmicro::handover::Rule;
 use in_trendmicro::http::limiter::{Budget, Priority};
 use in_trendmicro::http::{Request, Response};
 use in_trendmicro::instance::{Instance, Parts, Watched};
+use in_trendmicro::lease::Warrant;
 use in_trendmicro::log::{Level, Log, Logger};
 use in_trendmicro::poller::{Now, Poller, Step, TaskParts};
 use in_trendmicro::queue::Queue;
@@ -116,6 +117,7 @@ impl Life {
             is_append: scenario.host.is_append,
             keeps_at_stop: scenario.host.keeps_at_stop,
             committer: sender.clone(),
+            warrant: Warrant::unlimited(),
             stop: Stop::default(),
             streams: watched,
         });
@@ -309,7 +311,7 @@ impl Life {
     }
 }
 
-fn new_poller(
+pub fn new_poller(
     plan: &Part,
     connector: &Arc<dyn Connector>,
     states: &[Arc<StreamState>],

@@ -5,19 +5,20 @@
 //! which then tells what it does.
 
 mod disk;
+mod fleet;
 mod host;
 mod life;
 mod oracle;
 mod scenario;
 mod world;
 
+use std::fmt::Debug;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use oracle::Tally;
 use world::World;
 
 /// How many seeds a run takes unless the environment says otherwise.
@@ -25,36 +26,78 @@ const SEEDS: u64 = 10_000;
 /// How many failing seeds are told.
 const FAILURES_MAX: usize = 5;
 
+/// A run that a seed stands for.
+trait Run {
+    /// What is counted over a run, and over all of them.
+    type Tally: Debug + Default + Send;
+
+    /// The run of a seed; a loud one tells every step, a traced one keeps the last.
+    fn new(seed: u64, telling: Telling) -> Self;
+    /// Goes on to the end; panics if something does not hold.
+    fn run(&mut self);
+    fn tally(&self) -> Self::Tally;
+    fn add(total: &mut Self::Tally, tally: &Self::Tally);
+    fn trace(&self) -> String;
+}
+
+/// What a run tells of its steps.
+#[derive(Clone, Copy, PartialEq)]
+enum Telling {
+    Nothing,
+    LastSteps,
+    Everything,
+}
+
 #[test]
 fn nothing_is_lost_or_doubled_whatever_happens() {
+    let Some(total) = run_seeds::<World>(SEEDS) else { return };
+    assert!(total.kills > 0 && total.losses > 0 && total.twice > 0, "nothing was tested");
+}
+
+#[test]
+fn several_hosts_lose_nothing_and_do_nothing_twice() {
+    let Some(total) = run_seeds::<fleet::World>(fleet::SEEDS) else { return };
+    let is_tested = total.takeovers > 0 && total.refused_commits > 0 && total.twice > 0;
+    assert!(is_tested, "nothing was tested");
+}
+
+/// Runs as many seeds as the environment says, or the one that it names, which then tells what it
+/// does; `None` then.
+fn run_seeds<R: Run>(seeds: u64) -> Option<R::Tally> {
     let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
     if let Some(seed) = number("SEED") {
-        let mut world = World::new(seed, true);
+        let mut world = R::new(seed, Telling::Everything);
         world.run();
-        return eprintln!("seed {seed}: {:?}", world.tally());
+        eprintln!("seed {seed}: {:?}", world.tally());
+        return None;
     }
-    let seeds = number("SEEDS").unwrap_or(SEEDS);
+    let seeds = number("SEEDS").unwrap_or(seeds);
     let begun = Instant::now();
     let (next, total, failures) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| work(seeds, &next, &total, &failures));
+            scope.spawn(|| work::<R>(seeds, &next, &total, &failures));
         }
     });
     let mut failures: Vec<(u64, String)> = failures.into_inner().unwrap();
     failures.sort();
     let told =
-        failures.iter().map(|(seed, why)| format!("\nseed {seed}: {why}\n{}", replay(*seed)));
+        failures.iter().map(|(seed, why)| format!("\nseed {seed}: {why}\n{}", replay::<R>(*seed)));
     assert!(failures.is_empty(), "{}", told.collect::<String>());
-    let total: Tally = total.into_inner().unwrap();
+    let total: R::Tally = total.into_inner().unwrap();
     // Not captured by the test runner, unlike what eprintln! says.
     let text = format!("{seeds} seeds in {} s: {total:?}\n", begun.elapsed().as_secs());
     std::io::stderr().write_all(text.as_bytes()).unwrap();
-    assert!(total.kills > 0 && total.losses > 0 && total.twice > 0, "nothing was tested");
+    Some(total)
 }
 
 /// Runs seeds until there are no more, or enough have failed.
-fn work(seeds: u64, next: &AtomicU64, total: &Mutex<Tally>, failures: &Mutex<Vec<(u64, String)>>) {
+fn work<R: Run>(
+    seeds: u64,
+    next: &AtomicU64,
+    total: &Mutex<R::Tally>,
+    failures: &Mutex<Vec<(u64, String)>>,
+) {
     let lock = || failures.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -62,27 +105,25 @@ fn work(seeds: u64, next: &AtomicU64, total: &Mutex<Tally>, failures: &Mutex<Vec
             return;
         }
         match catch_unwind(|| {
-            let mut world = World::new(seed, false);
+            let mut world = R::new(seed, Telling::Nothing);
             world.run();
             world.tally()
         }) {
-            Ok(tally) => total.lock().unwrap().add(&tally),
+            Ok(tally) => R::add(&mut total.lock().unwrap(), &tally),
             Err(panic) => lock().push((seed, text_of(&*panic))),
         }
     }
 }
 
 /// The last steps of a seed, and how to repeat it.
-fn replay(seed: u64) -> String {
-    let mut world = World::new(seed, false);
-    world.keep_trace();
+fn replay<R: Run>(seed: u64) -> String {
+    let mut world = R::new(seed, Telling::LastSteps);
     let again = catch_unwind(AssertUnwindSafe(|| world.run()));
     let same =
         if again.is_err() { "" } else { "NOT REPEATED: the simulation is not deterministic\n" };
     let trace = world.trace();
-    format!(
-        "{same}{trace}to repeat it: SEED={seed} cargo test --test it simulation -- --nocapture\n"
-    )
+    let test = std::thread::current().name().unwrap_or("simulation").to_owned();
+    format!("{same}{trace}to repeat it: SEED={seed} cargo test --test it {test} -- --nocapture\n")
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> String {

@@ -66,7 +66,7 @@ impl Part {
     }
 
     /// Leaves no record to the passes.
-    fn be_punctual(&mut self) {
+    pub fn be_punctual(&mut self) {
         let late_max = (self.policy.overlap.as_secs() as i64 - LATE_MARGIN).max(0);
         self.mails.iter_mut().for_each(|mail| mail.late = mail.late.min(late_max));
     }
@@ -179,14 +179,14 @@ fn draw_part(rng: &mut Rng, calm_secs: i64, is_long: bool) -> Part {
     }
 }
 
-fn draw_email_security(rng: &mut Rng, calm_secs: i64, is_long: bool) -> Part {
+pub fn draw_email_security(rng: &mut Rng, calm_secs: i64, is_long: bool) -> Part {
     let streams = rng.usize(1..=3);
     let settings = Settings { content_types: words(&TYPES[..streams]), ..settings() };
     let interval = if is_long { rng.i64(1_800..7_200) } else { rng.i64(10..300) };
     draw_log(rng, "email_security", settings, (interval, HOUR), calm_secs, is_long)
 }
 
-fn draw_cloud_app_security(rng: &mut Rng, calm_secs: i64, is_long: bool) -> Part {
+pub fn draw_cloud_app_security(rng: &mut Rng, calm_secs: i64, is_long: bool) -> Part {
     let services = words(&["onedrive", "sharepoint"][..rng.usize(1..=2)]);
     let event_types = words(&["securityrisk", "dlp"][..rng.usize(1..=2)]);
     let settings = Settings { services, event_types, ..settings() };

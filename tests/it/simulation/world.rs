@@ -17,6 +17,7 @@ use super::host::Model;
 use super::life::{Doing, Life, ceil_ms};
 use super::oracle::{Oracle, Tally};
 use super::scenario::{Event, KEPT, Scenario};
+use super::{Run, Telling};
 use crate::rig::{Asked, Fault, START, Vendor, answer, at, parse};
 
 /// The vendor counts requests over a minute.
@@ -72,8 +73,10 @@ pub struct World {
     is_loud: bool,
 }
 
-impl World {
-    pub fn new(seed: u64, is_loud: bool) -> Self {
+impl Run for World {
+    type Tally = Tally;
+
+    fn new(seed: u64, telling: Telling) -> Self {
         let mut rng = Rng::with_seed(seed);
         let scenario = Scenario::draw(&mut rng);
         let vendors = scenario.parts.iter().scan(0, |base, part| {
@@ -111,26 +114,22 @@ impl World {
             stop_when_busy: None,
             down_ms: 0,
             steps: 0,
-            trace: is_loud.then(VecDeque::new),
-            is_loud,
+            trace: (telling != Telling::Nothing).then(VecDeque::new),
+            is_loud: telling == Telling::Everything,
         }
     }
 
-    pub fn keep_trace(&mut self) {
-        self.trace = Some(VecDeque::new());
-    }
-
-    pub fn trace(&self) -> String {
+    fn trace(&self) -> String {
         self.trace.iter().flatten().fold(String::new(), |text, step| text + step + "\n")
     }
 
-    pub fn tally(&self) -> Tally {
+    fn tally(&self) -> Tally {
         let commits = self.disk.lock().unwrap().commits;
         Tally { commits, hours: self.now_ms / 3_600_000, ..self.oracle.tally }
     }
 
     /// Goes on until everything has arrived; fails if that takes too long.
-    pub fn run(&mut self) {
+    fn run(&mut self) {
         let mut looks_at_ms = self.scenario.calm_ms;
         loop {
             let (due_ms, actor) = self.next_actor();
@@ -148,6 +147,12 @@ impl World {
         }
     }
 
+    fn add(total: &mut Tally, tally: &Tally) {
+        total.add(tally);
+    }
+}
+
+impl World {
     /// Whether it is all over, and right.
     fn is_quiet(&mut self) -> bool {
         let (secs, calm_secs) = (self.secs(), self.scenario.calm_ms as i64 / 1_000);

@@ -69,6 +69,12 @@ impl Host {
         Self::spawn(place, command, "host.conf", config)
     }
 
+    /// The same inside of a tool that looks at what it does, and with slower clocks.
+    pub fn start_under(place: &Place, mut tool: Command, config: &str) -> Self {
+        tool.arg(embedded_host().get_program()).arg("-e").arg(plugin());
+        Self::spawn(place, tool, "host.conf", config)
+    }
+
     /// Starts the real host that the environment names; `None` if it names none.
     pub fn start_real(place: &Place, name: &str, config: &str) -> Option<Self> {
         let mut command = Command::new(fluent_bit()?);
