@@ -170,13 +170,11 @@ const OWNED: &[(&str, &[&str])] = &[
 ];
 
 /// What only a part of a room may touch: the folder, and what nobody else uses there.
-const WITHIN: &[(&str, &str, &[&str])] = &[
-    (
-        "checkpoint",
-        "src/checkpoint/postgres",
-        &["tokio", "tokio_postgres", "tokio_postgres_rustls"],
-    ),
-];
+const WITHIN: &[(&str, &str, &[&str])] = &[(
+    "checkpoint",
+    "src/checkpoint/postgres",
+    &["tokio", "tokio_postgres", "tokio_postgres_rustls"],
+)];
 
 /// All that a connector may know of the rest: it describes an API and does nothing.
 const CONNECTOR: &[&str] = &[
