@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use in_trendmicro::clock::lock;
-use in_trendmicro::config::ConnectorConfig;
+use in_trendmicro::config::value::is_database;
+use in_trendmicro::config::{ConnectorConfig, Db};
 use in_trendmicro::connector::{Mode, Stream};
 use in_trendmicro::error::{ErrorKind, Result};
 use in_trendmicro::http::{Response, retry};
@@ -51,7 +52,7 @@ pub fn run(options: &Options) -> Result<Vec<Subject>> {
         host.inputs().map(Stanza).map(|stanza| (stanza, stanza.read_each())).collect();
     let mut subjects = vec![of_host(&host, &inputs, options)];
     for (stanza, configs) in &inputs {
-        subjects.push(of_stanza(&host, *stanza, configs));
+        subjects.push(of_stanza(&host, *stanza, configs, options.is_offline));
     }
     let is_chosen = |config: &&ConnectorConfig| {
         options.connectors.is_empty() || options.connectors.contains(&config.name)
@@ -103,8 +104,13 @@ fn of_host(
     }
 }
 
-/// One input: its properties, its keys, its storage, its state file.
-fn of_stanza(host: &HostConfig, stanza: Stanza<'_>, configs: &[ConnectorConfig]) -> Subject {
+/// One input: its properties, its keys, its storage, its state.
+fn of_stanza(
+    host: &HostConfig,
+    stanza: Stanza<'_>,
+    configs: &[ConnectorConfig],
+    is_offline: bool,
+) -> Subject {
     let mut checks = Vec::new();
     let mut told = None;
     match stanza.read() {
@@ -112,6 +118,9 @@ fn of_stanza(host: &HostConfig, stanza: Stanza<'_>, configs: &[ConnectorConfig])
             let detail = format!("{} connector(s)", config.connectors.len());
             checks.push(Check::ok("configuration", detail));
             checks.extend(lint::outputs(host, stanza, &config));
+            if let Some(Db::Server(server)) = &config.db {
+                checks.extend(network::database(server, stanza, is_offline));
+            }
         }
         Err(error) => {
             let line = stanza.line_of_error(&error);
@@ -132,7 +141,7 @@ fn of_stanza(host: &HostConfig, stanza: Stanza<'_>, configs: &[ConnectorConfig])
 
 fn state_file(stanza: Stanza<'_>) -> Option<Check> {
     const STAGE: &str = "state file";
-    let path = stanza.db()?;
+    let path = stanza.db().filter(|path| !path.to_str().is_some_and(is_database))?;
     let shown = path.display();
     let check = match state::access(&path) {
         Access::Free => Check::ok(STAGE, format!("{shown}: not in use")),

@@ -4,12 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use in_trendmicro::error::Error;
 
 use crate::reconcile::Source;
 use crate::report::{self, Status};
 use crate::states::Consent;
 use crate::time::{self, Time};
-use crate::{Failure, check, reconcile, replay, simulate, states};
+use crate::{Failure, check, place, reconcile, replay, simulate, states};
 
 /// Everything is as it should be.
 const EXIT_FINE: u8 = 0;
@@ -37,7 +38,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Checks a configuration and everything behind it: names, connections, certificates,
-    /// credentials, data, clock and state file.
+    /// credentials, data, clock and state file or database.
     Test {
         /// Fluent Bit's configuration, YAML or classic.
         #[arg(short, long, value_name = "FILE")]
@@ -55,12 +56,12 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
-    /// Shows where every stream stands.
+    /// Shows where every stream stands and, where hosts share a database, who runs what.
     Status {
         #[command(flatten)]
         place: Place,
     },
-    /// Shows or moves positions in a state file, while Fluent Bit is stopped.
+    /// Shows or moves positions: in a state file while Fluent Bit is stopped, in a database at any time.
     State {
         #[command(subcommand)]
         action: StateAction,
@@ -83,8 +84,8 @@ enum Command {
     Reconcile {
         #[command(flatten)]
         span: Span,
-        /// Delivered events, as JSON lines of an output; may be repeated. Without it, the ledger in
-        /// the state file is asked.
+        /// Delivered events, as JSON lines of an output; may be repeated. Without it, the ledger of
+        /// the state is asked.
         #[arg(long, value_name = "FILE")]
         delivered: Vec<PathBuf>,
         /// Writes a page for an auditor.
@@ -104,9 +105,8 @@ enum StateAction {
     },
     /// Moves positions.
     Set {
-        /// The state file.
-        #[arg(long, value_name = "FILE")]
-        db: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// CONNECTOR, CONNECTOR/STREAM or a whole key; may be repeated.
         #[arg(long, required = true, value_name = "NAME")]
         stream: Vec<String>,
@@ -119,9 +119,8 @@ enum StateAction {
     },
     /// Forgets streams; they begin anew from `lookback`.
     Reset {
-        /// The state file.
-        #[arg(long, value_name = "FILE")]
-        db: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// CONNECTOR, CONNECTOR/STREAM or a whole key; may be repeated.
         #[arg(long, required = true, value_name = "NAME")]
         stream: Vec<String>,
@@ -131,15 +130,31 @@ enum StateAction {
     },
 }
 
-/// Where a state file is found.
+/// Where a state is found.
 #[derive(Debug, Args)]
 struct Place {
-    /// The state file.
+    /// The state file, or the postgres:// address of a database; one whose password lies in a file is
+    /// better named by -c.
     #[arg(long, value_name = "FILE", required_unless_present = "config")]
     db: Option<PathBuf>,
-    /// Fluent Bit's configuration, which names the state files.
+    /// Fluent Bit's configuration, which names the state files and databases.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+impl Place {
+    fn all(&self) -> Result<Vec<place::Place>, Failure> {
+        Ok(place::Place::all(self.db.as_deref(), self.config.as_deref())?)
+    }
+
+    /// The only one that is meant.
+    fn one(&self) -> Result<place::Place, Failure> {
+        let mut all = self.all()?;
+        match (all.pop(), all.is_empty()) {
+            (Some(one), true) => Ok(one),
+            _ => Err(Failure::from(Error::config("several states; write --db with one of them"))),
+        }
+    }
 }
 
 /// A span of vendor time, and whose.
@@ -190,16 +205,15 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
             Ok(found(report::status(&subjects) >= worst))
         }
         Command::Status { place } | Command::State { action: StateAction::Show { place } } => {
-            let files = states::files(place.db.as_deref(), place.config.as_deref())?;
-            states::status(&files, is_json, &mut out)?;
+            states::status(&place.all()?, is_json, &mut out)?;
             Ok(EXIT_FINE)
         }
-        Command::State { action: StateAction::Set { db, stream, to, yes } } => {
-            let changed = states::set(&db, &stream, to, &Consent { is_given: yes })?;
+        Command::State { action: StateAction::Set { place, stream, to, yes } } => {
+            let changed = states::set(&place.one()?, &stream, to, &Consent { is_given: yes })?;
             tell(&changed, is_json, &mut out)
         }
-        Command::State { action: StateAction::Reset { db, stream, yes } } => {
-            let changed = states::reset(&db, &stream, &Consent { is_given: yes })?;
+        Command::State { action: StateAction::Reset { place, stream, yes } } => {
+            let changed = states::reset(&place.one()?, &stream, &Consent { is_given: yes })?;
             tell(&changed, is_json, &mut out)
         }
         Command::Replay { span, print: true, .. } => {

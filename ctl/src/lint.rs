@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use in_trendmicro::config::mistaken::MISTAKEN;
 use in_trendmicro::config::options;
+use in_trendmicro::config::value::is_database;
 use in_trendmicro::config::{Config, ConnectorConfig};
 use in_trendmicro::instance::connect;
 
@@ -210,7 +211,9 @@ pub fn across(inputs: &[(Stanza<'_>, Vec<ConnectorConfig>)]) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut files: HashMap<PathBuf, Line> = HashMap::new();
     for (stanza, _) in inputs {
-        let (Some(db), Some(line)) = (stanza.db(), stanza.line_of_key("db")) else { continue };
+        // A database serves any number of inputs.
+        let file = stanza.db().filter(|path| !path.to_str().is_some_and(is_database));
+        let (Some(db), Some(line)) = (file, stanza.line_of_key("db")) else { continue };
         if let Some(first) = files.insert(same(&db), line.clone()) {
             let detail = format!(
                 "two inputs use one state file, {}: the second does not start",

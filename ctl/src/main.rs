@@ -8,6 +8,7 @@ mod host;
 mod html;
 mod lint;
 mod network;
+mod place;
 mod reconcile;
 mod replay;
 mod report;

@@ -1,4 +1,4 @@
-//! The road to a vendor's host, one stage at a time: name, connection, TLS.
+//! The road to a vendor's host, one stage at a time: name, connection, TLS; and to a database.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::client::proxy::matcher::Matcher;
-use in_trendmicro::config::{ConnectorConfig, Proxy};
+use in_trendmicro::checkpoint::Postgres;
+use in_trendmicro::config::{ConnectorConfig, DbServer, Proxy};
 use in_trendmicro::http::tls;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConnection, ProtocolVersion};
 use url::Url;
 
-use crate::report::Check;
+use crate::report::{Check, Status};
 use crate::stanza::Stanza;
 
 /// A host that does not answer within this is not reachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Where a database listens if its address does not say.
+const POSTGRES_PORT: u16 = 5432;
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
 
@@ -60,6 +63,56 @@ pub fn check(config: &ConnectorConfig, stanza: Stanza<'_>) -> Vec<Check> {
         checks.push(handshake(config, stanza, &host, stream));
     }
     checks
+}
+
+/// Checks the database that hosts share: the road to it, one stage at a time, then all that the plugin
+/// does when it connects. Nothing is changed there.
+#[must_use]
+pub fn database(server: &DbServer, stanza: Stanza<'_>, is_offline: bool) -> Vec<Check> {
+    const STAGE: &str = "database";
+    let shown = &server.shown;
+    if is_offline {
+        return vec![Check::new(STAGE, Status::Skipped, format!("{shown}: nothing is sent"))];
+    }
+    let lines = || stanza.lines("", &["db"]);
+    let Ok(url) = Url::parse(server.address.expose()) else { return Vec::new() };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    // Without a host it is a socket of this machine.
+    if !host.is_empty() {
+        let port = url.port().unwrap_or(POSTGRES_PORT);
+        let addresses = match (host.as_str(), port).to_socket_addrs() {
+            Ok(addresses) => addresses.take(ADDRESSES_MAX).collect::<Vec<_>>(),
+            Err(error) => {
+                let check = Check::failed(STAGE, format!("{host}: no address ({error})"))
+                    .advise("check the name for typing errors, and this machine's name servers");
+                return vec![check.at(lines())];
+            }
+        };
+        if let Err(error) = connect(&addresses) {
+            let check = Check::failed(STAGE, format!("{host}:{port}: {error}"));
+            return vec![check.advise(database_advice(error.kind())).at(lines())];
+        }
+    }
+    let error = match Postgres::probe(server) {
+        Ok(found) => return vec![Check::ok(STAGE, format!("{shown}: {found}"))],
+        Err(error) => error.to_string(),
+    };
+    // The plugin's own words hold the advice.
+    let (detail, advice) = match error.split_once("; legal: ") {
+        Some((why, advice)) => (why.to_owned(), format!("legal: {advice}")),
+        None => (error, "look at the server's own log".to_owned()),
+    };
+    vec![Check::failed(STAGE, detail).advise(advice).at(lines())]
+}
+
+fn database_advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ConnectionRefused => {
+            "nothing listens there: check host and port, listen_addresses in postgresql.conf, and \
+             whether a firewall refuses"
+        }
+        _ => "no answer: check the address, this machine's routes, and whether a firewall drops it",
+    }
 }
 
 /// The proxy that a request to the API would take.

@@ -1,6 +1,6 @@
 //! `reconcile`: what the vendor has in a span against what was delivered.
 //!
-//! What was delivered is told by the ledger in the state file, for as far as it reaches, or by the
+//! What was delivered is told by the ledger in the state, for as far as it reaches, or by the
 //! events themselves, as an output wrote them.
 
 mod delivered;
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use in_trendmicro::config::{ConnectorConfig, Db, Format};
+use in_trendmicro::config::{ConnectorConfig, Format};
 use in_trendmicro::connector::{Mode, Stream};
 use in_trendmicro::error::{Error, Result};
 use in_trendmicro::instance::{connect, state_key};
@@ -21,10 +21,9 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::command::Span;
 use crate::host::HostConfig;
+use crate::place::{Place, State};
 use crate::replay::check_span;
 use crate::stanza::Stanza;
-use crate::state::StateFile;
-use crate::states;
 use crate::time::{self, Time, delta, now};
 use crate::vendor::{Vendor, within_horizon};
 
@@ -40,7 +39,7 @@ const EDGE: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 
 /// Who tells what was delivered.
 pub enum Source {
-    /// The state file.
+    /// The state.
     Ledger,
     /// Files of events.
     Files(Vec<PathBuf>),
@@ -223,7 +222,7 @@ impl Books {
 /// Reconciles a configuration's log streams.
 ///
 /// # Errors
-/// When the state file is in use, or a file cannot be read.
+/// When the state is in use, or a file cannot be read.
 pub fn run(span: &Span, source: &Source) -> Result<Books, Failure> {
     check_span(span)?;
     let host = HostConfig::read(&span.config)?;
@@ -237,8 +236,8 @@ pub fn run(span: &Span, source: &Source) -> Result<Books, Failure> {
         let config = stanza.read()?;
         let ledgers = match (&config.db, &delivered) {
             (_, Some(_)) => Ledgers::default(),
-            (Some(Db::File(db)), None) => Ledgers::read(&states::open(&db.path)?)?,
-            (_, None) => {
+            (Some(db), None) => Ledgers::read(&mut Place::of(db).open()?)?,
+            (None, None) => {
                 let text = format!("{}: no db; write --delivered FILE", stanza.0.at);
                 return Err(Failure::from(Error::config(text)));
             }
@@ -248,11 +247,11 @@ pub fn run(span: &Span, source: &Source) -> Result<Books, Failure> {
         }
     }
     bar.finish_and_clear();
-    let source = delivered.map_or("the ledger in the state file".to_owned(), |d| d.about());
+    let source = delivered.map_or("the ledger".to_owned(), |d| d.about());
     Ok(Books { span: (span.since, span.until), made_at: now(), source, accounts })
 }
 
-/// What a state file tells, read at once so that it is held only for a moment.
+/// What the state tells, read at once so that a file is held only for a moment.
 #[derive(Default)]
 struct Ledgers(HashMap<String, Ledger>);
 
@@ -263,13 +262,15 @@ struct Ledger {
 }
 
 impl Ledgers {
-    fn read(file: &StateFile) -> Result<Self> {
-        let read = |saved: crate::state::Saved| -> Result<(String, Ledger)> {
-            let ids = file.ledger(&saved.key)?.into_iter().map(|(until, id)| (id, until)).collect();
+    fn read(state: &mut State) -> Result<Self> {
+        let streams = state.streams()?;
+        let mut read = |saved: crate::state::Saved| -> Result<(String, Ledger)> {
+            let ids =
+                state.ledger(&saved.key)?.into_iter().map(|(until, id)| (id, until)).collect();
             let (cursor, since) = (saved.cursor, saved.ledger_since);
             Ok((saved.key, Ledger { cursor, since, ids }))
         };
-        Ok(Self(file.streams()?.into_iter().map(read).collect::<Result<_>>()?))
+        Ok(Self(streams.into_iter().map(&mut read).collect::<Result<_>>()?))
     }
 }
 

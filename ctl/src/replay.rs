@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 
-use in_trendmicro::config::{ConnectorConfig, Db};
+use in_trendmicro::config::ConnectorConfig;
 use in_trendmicro::connector::{Mode, Stream};
 use in_trendmicro::envelope::{Envelope, Style};
 use in_trendmicro::error::{Error, Result};
@@ -13,8 +13,9 @@ use in_trendmicro::record::{Id, Record};
 use crate::Failure;
 use crate::command::Span;
 use crate::host::HostConfig;
+use crate::place::Place;
 use crate::stanza::Stanza;
-use crate::states::{self, Consent};
+use crate::states::Consent;
 use crate::time::{self, Time, delta, now};
 use crate::vendor::{Vendor, within_horizon};
 
@@ -29,7 +30,7 @@ const EVENT_HEAD_BYTES: usize = 11;
 /// that are meant.
 ///
 /// # Errors
-/// When the state file is in use, or the person does not agree.
+/// When the state is in use, or the person does not agree.
 pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<Vec<String>, Failure> {
     check_span(span)?;
     if within_horizon(span.since, span.until).is_none() {
@@ -39,9 +40,9 @@ pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<Vec<String
     let mut names = Vec::new();
     for stanza in host.inputs().map(Stanza) {
         let config = stanza.read()?;
-        let Some(Db::File(db)) = &config.db else { continue };
-        let mut file = states::open(&db.path)?;
-        let streams = file.streams()?;
+        let Some(place) = config.db.as_ref().map(Place::of) else { continue };
+        let mut state = place.open()?;
+        let streams = state.streams()?;
         let mut plan = Vec::new();
         for config in &config.connectors {
             for stream in connect(config).streams() {
@@ -58,9 +59,8 @@ pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<Vec<String
         }
         if !is_dry && !plan.is_empty() {
             consent.ask("deliver them again?")?;
-            for (key, forget_until) in plan {
-                file.rewind(&key, span.since, (span.since, forget_until))?;
-            }
+            let plan: Vec<(&str, Time)> = plan.iter().map(|(key, t)| (key.as_str(), *t)).collect();
+            consent.tell_anew(&state.rewind(&plan, span.since)?)?;
         }
     }
     if names.is_empty() {
@@ -70,7 +70,9 @@ pub fn rewind(span: &Span, is_dry: bool, consent: &Consent) -> Result<Vec<String
     }
     consent.say(match is_dry {
         true => "nothing was changed (--dry-run)",
-        false => "done; start Fluent Bit to have them delivered again",
+        false => {
+            "done; they are delivered again by a Fluent Bit that runs, or as soon as one starts"
+        }
     })?;
     Ok(names)
 }

@@ -44,7 +44,8 @@ impl Status {
 /// One thing that was looked at.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// The stage: configuration, dns, tcp, tls, credentials, data, clock, state file, host.
+    /// The stage: configuration, dns, tcp, tls, credentials, data, clock, state file, database,
+    /// host.
     pub stage: String,
     /// How it went.
     pub status: Status,

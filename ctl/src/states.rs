@@ -1,59 +1,15 @@
 //! `status` and `state`: where every stream stands, and how to move it.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::{Path, PathBuf};
 
 use in_trendmicro::error::{Error, Result};
 use in_trendmicro::window::HORIZON;
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::host::HostConfig;
-use crate::stanza::Stanza;
-use crate::state::{Refusal, Saved, StateFile};
+use crate::place::{self, Place, State};
+use crate::state::Saved;
 use crate::time::{self, Time, delta, now};
-
-/// How to look at a plugin that runs.
-const LOOK_INSTEAD: &str = "the plugin holds it as long as it runs; look at Fluent Bit's log and its \
-                            metrics (/api/v2/metrics/prometheus), or stop Fluent Bit first";
-
-/// Opens a state file, or says who has it.
-///
-/// # Errors
-/// When it is in use, or is no state file.
-pub fn open(path: &Path) -> Result<StateFile, Failure> {
-    StateFile::open(path).map_err(|refusal| match refusal {
-        Refusal::InUse(holders) => {
-            let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
-            let by = match holders.is_empty() {
-                true => "another process".to_owned(),
-                false => holders.join(", "),
-            };
-            Failure::in_use(format!("{}: in use by {by}; {LOOK_INSTEAD}", path.display()))
-        }
-        Refusal::Other(error) => Failure::from(error),
-    })
-}
-
-/// The state files that are meant: the one named, or those of every input of a configuration.
-///
-/// # Errors
-/// When neither is given, or the configuration has none.
-pub fn files(db: Option<&Path>, config: Option<&Path>) -> Result<Vec<PathBuf>> {
-    match (db, config) {
-        (Some(db), _) => Ok(vec![db.to_owned()]),
-        (None, Some(config)) => {
-            let host = HostConfig::read(config)?;
-            let files: Vec<PathBuf> = host.inputs().filter_map(|s| Stanza(s).db()).collect();
-            if files.is_empty() {
-                let text = format!("{}: no input of trendmicro has a db", config.display());
-                return Err(Error::config(text));
-            }
-            Ok(files)
-        }
-        (None, None) => Err(Error::config("which state file? write --db FILE, or -c FILE")),
-    }
-}
 
 /// One stream as `status` shows it.
 fn row(saved: &Saved, now: Time) -> Value {
@@ -74,25 +30,38 @@ fn row(saved: &Saved, now: Time) -> Value {
     })
 }
 
-/// Shows where every stream of some files stands.
+/// Shows where every stream of some places stands, and who runs what where hosts share one.
 ///
 /// # Errors
-/// When a file is in use or cannot be read.
-pub fn status(files: &[PathBuf], is_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+/// When a state is in use or cannot be read.
+pub fn status(places: &[Place], is_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let now = now();
-    for path in files {
-        let streams = open(path)?.streams()?;
+    for place in places {
+        let (streams, overview) = place.open()?.look()?;
         let rows: Vec<Value> = streams.iter().map(|saved| row(saved, now)).collect();
+        let count = rows.len();
         if is_json {
-            writeln!(out, "{}", json!({"db": path, "streams": rows}))?;
+            let mut shown = json!({"db": place.shown(), "streams": rows});
+            if let Some(overview) = &overview {
+                (shown["hosts"], shown["leases"]) = place::json_of(overview);
+            }
+            writeln!(out, "{shown}")?;
             continue;
         }
-        writeln!(
-            out,
-            "{}: {} stream(s); the plugin does not run on it",
-            path.display(),
-            rows.len()
-        )?;
+        match &overview {
+            None => {
+                let shown = place.shown();
+                writeln!(out, "{shown}: {count} stream(s); the plugin does not run on it")?;
+            }
+            Some(overview) => {
+                let living = overview.hosts.iter().filter(|host| host.is_alive).count();
+                let shown = place.shown();
+                writeln!(out, "{shown}: {living} host(s) alive, {count} stream(s)")?;
+                for line in place::lines_of(overview, now) {
+                    writeln!(out, "  {line}")?;
+                }
+            }
+        }
         let width = streams.iter().map(|saved| short(saved).len()).max().unwrap_or_default();
         for saved in &streams {
             writeln!(out, "  {:<width$}  {}", short(saved), described(saved, now))?;
@@ -126,8 +95,8 @@ fn described(saved: &Saved, now: Time) -> String {
 ///
 /// # Errors
 /// When it means none; the error names all there are.
-pub fn chosen(file: &StateFile, patterns: &[String]) -> Result<Vec<Saved>, Failure> {
-    let all = file.streams()?;
+pub fn chosen(state: &mut State, patterns: &[String]) -> Result<Vec<Saved>, Failure> {
+    let all = state.streams()?;
     let is_chosen = |saved: &&Saved| {
         patterns.is_empty() || patterns.iter().any(|pattern| saved.is_meant(pattern))
     };
@@ -147,9 +116,9 @@ pub fn chosen(file: &StateFile, patterns: &[String]) -> Result<Vec<Saved>, Failu
 /// Moves cursors; returns the streams that were moved.
 ///
 /// # Errors
-/// When the time is in the future, when the person does not agree, or when the file is in use.
+/// When the time is in the future, when the person does not agree, or when the state is in use.
 pub fn set(
-    path: &Path,
+    place: &Place,
     patterns: &[String],
     cursor: Time,
     consent: &Consent,
@@ -163,16 +132,15 @@ pub fn set(
         );
         return Err(Failure::from(Error::config(text)));
     }
-    let mut file = open(path)?;
-    let streams = chosen(&file, patterns)?;
+    let mut state = place.open()?;
+    let streams = chosen(&mut state, patterns)?;
     for saved in &streams {
         consent.say(&moved(saved, cursor, now))?;
     }
     consent.ask("move these positions?")?;
-    for saved in &streams {
-        file.set_cursor(&saved.key, cursor)?;
-    }
+    let anew = state.set_cursor(&keys(&streams), cursor)?;
     consent.say(&format!("{} position(s) moved", streams.len()))?;
+    consent.tell_anew(&anew)?;
     Ok(streams.iter().map(short).collect())
 }
 
@@ -205,19 +173,28 @@ fn moved(saved: &Saved, cursor: Time, now: Time) -> String {
 /// Forgets streams; returns them.
 ///
 /// # Errors
-/// When the person does not agree, or when the file is in use.
-pub fn reset(path: &Path, patterns: &[String], consent: &Consent) -> Result<Vec<String>, Failure> {
-    let mut file = open(path)?;
-    let streams = chosen(&file, patterns)?;
+/// When the person does not agree, or when the state is in use.
+pub fn reset(
+    place: &Place,
+    patterns: &[String],
+    consent: &Consent,
+) -> Result<Vec<String>, Failure> {
+    let mut state = place.open()?;
+    let streams = chosen(&mut state, patterns)?;
     for saved in &streams {
         let was = saved.cursor.map_or("nothing".to_owned(), time::text);
         let name = short(saved);
         consent.say(&format!("{name}: {was} → nothing; it begins anew from lookback"))?;
     }
     consent.ask("forget these streams?")?;
-    streams.iter().try_for_each(|saved| file.reset(&saved.key))?;
+    let anew = state.reset(&keys(&streams))?;
     consent.say(&format!("{} stream(s) forgotten", streams.len()))?;
+    consent.tell_anew(&anew)?;
     Ok(streams.iter().map(short).collect())
+}
+
+fn keys(streams: &[Saved]) -> Vec<&str> {
+    streams.iter().map(|saved| saved.key.as_str()).collect()
 }
 
 /// Whether a change was agreed to: on the command line, or by the person at the terminal.
@@ -233,6 +210,21 @@ impl Consent {
     /// When standard error is gone.
     pub fn say(&self, text: &str) -> Result<(), Failure> {
         Ok(writeln!(io::stderr(), "{text}")?)
+    }
+
+    /// Tells which running hosts begin anew because of a change.
+    ///
+    /// # Errors
+    /// When standard error is gone.
+    pub fn tell_anew(&self, hosts: &[String]) -> Result<(), Failure> {
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        self.say(&format!(
+            "{} ran it and must begin anew within seconds: what was delivered there and not saved yet \
+             is delivered again, with the same event_id",
+            hosts.join(", ")
+        ))
     }
 
     /// Asks, unless that was answered already.

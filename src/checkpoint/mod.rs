@@ -6,9 +6,11 @@
 mod connection;
 mod file;
 mod guard;
+pub mod postgres;
 mod schema;
 mod sqlite;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Time;
@@ -21,6 +23,7 @@ use crate::sweep::{self, Entity};
 use crate::window::{PASSES, Window};
 
 pub use connection::connect;
+pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 
 /// What was saved for a stream.
@@ -85,7 +88,7 @@ pub struct Shared {
     pub lease_timeout: Duration,
 }
 
-/// Opens the state file or the database, if there is to be one.
+/// Opens the state file, if there is to be one; a database is connected to when it is first asked.
 ///
 /// # Errors
 /// When it cannot be used.
@@ -95,7 +98,14 @@ pub fn open(db: Option<&Db>) -> Result<Opened> {
         Some(Db::File(file)) => {
             Opened { store: Box::new(Sqlite::open(&file.path, file.sync)?), shared: None }
         }
-        Some(Db::Server(_)) => todo!(),
+        Some(Db::Server(server)) => {
+            let shared = Shared {
+                registry: Box::new(Postgres::new(server)?),
+                budget: Arc::new(Mutex::new(Box::new(Postgres::new(server)?))),
+                lease_timeout: server.lease_timeout,
+            };
+            Opened { store: Box::new(Postgres::new(server)?), shared: Some(shared) }
+        }
     })
 }
 

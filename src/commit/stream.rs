@@ -313,7 +313,12 @@ impl StreamState {
     }
 
     /// What a pass compares a window with.
-    pub(super) fn recall(&self, lane: Lane, span: Window, store: &mut dyn Store) -> Result<Recalled> {
+    pub(super) fn recall(
+        &self,
+        lane: Lane,
+        span: Window,
+        store: &mut dyn Store,
+    ) -> Result<Recalled> {
         // The store may have been made anew since the window was planned.
         if self.position().lane(lane).cursor() > Some(span.start) {
             return Ok(Recalled::Forgotten);

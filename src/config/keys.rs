@@ -68,9 +68,8 @@ fn product_of(properties: &Properties<'_>) -> Option<&'static Product> {
 }
 
 fn refuse_mistaken(properties: &Properties<'_>) -> Result<()> {
-    let misspelt = OPTIONS
-        .iter()
-        .flat_map(|opt| misspellings(opt.name).map(move |key| (key, opt.name)));
+    let misspelt =
+        OPTIONS.iter().flat_map(|opt| misspellings(opt.name).map(move |key| (key, opt.name)));
     let mistaken = MISTAKEN.iter().map(|&(key, meant)| (key.to_owned(), meant));
     for (bare, meant) in misspelt.chain(mistaken).filter(|(key, _)| options::find(key).is_none()) {
         let key = properties.name.map_or(bare.clone(), |name| format!("{name}.{bare}"));

@@ -255,7 +255,8 @@ pub struct Database {
 /// Whether what stands in `db` is an address and no path.
 #[must_use]
 pub fn is_database(text: &str) -> bool {
-    text.split_once("://").is_some_and(|(scheme, _)| scheme.to_ascii_lowercase().starts_with("postgres"))
+    text.split_once("://")
+        .is_some_and(|(scheme, _)| scheme.to_ascii_lowercase().starts_with("postgres"))
 }
 
 /// Reads the address of a database, in which there may be a password.

@@ -8,7 +8,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    WantsVerifier,
+};
 
 use crate::clock::lock;
 use crate::config::Tls;
@@ -21,16 +24,9 @@ use crate::secret::others_can_read;
 /// When a file holds no usable certificate or key.
 pub fn client_config(tls: &Tls) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
-    let versions: &[&rustls::SupportedProtocolVersion] = if tls.only_1_3 {
-        &[&rustls::version::TLS13]
-    } else {
-        &[&rustls::version::TLS13, &rustls::version::TLS12]
-    };
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions)
-        .map_err(|error| Error::config("tls_min_version").caused_by(error))?;
+    let builder = builder(&provider, tls.only_1_3)?;
     let builder = if tls.verify {
-        builder.with_root_certificates(roots(tls.ca_file.as_deref())?)
+        builder.with_root_certificates(roots("tls_ca_file", tls.ca_file.as_deref())?)
     } else {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerifier(provider)))
     };
@@ -50,14 +46,53 @@ pub fn client_config(tls: &Tls) -> Result<ClientConfig> {
     })
 }
 
+/// The client's side of TLS towards a server that is no vendor: always verified, with what `property`
+/// names trusted beside the system's.
+///
+/// # Errors
+/// When the file holds no usable certificate.
+pub fn verified(property: &str, ca_file: Option<&Path>) -> Result<ClientConfig> {
+    let builder = builder(&Arc::new(ring::default_provider()), false)?;
+    Ok(builder.with_root_certificates(roots(property, ca_file)?).with_no_client_auth())
+}
+
+/// Why a server's certificate was refused, if that is what an error is about.
+#[must_use]
+pub fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    // What an I/O error holds is not among its causes.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = match inner {
+        Some(inner) => inner.downcast_ref::<rustls::Error>(),
+        None => error.downcast_ref(),
+    };
+    match tls? {
+        rustls::Error::InvalidCertificate(why) => Some(why.to_string()),
+        _ => None,
+    }
+}
+
+fn builder(
+    provider: &Arc<CryptoProvider>,
+    only_1_3: bool,
+) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    let versions: &[&rustls::SupportedProtocolVersion] = if only_1_3 {
+        &[&rustls::version::TLS13]
+    } else {
+        &[&rustls::version::TLS13, &rustls::version::TLS12]
+    };
+    ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| Error::config("tls_min_version").caused_by(error))
+}
+
 /// The system's certificates and those of `ca_file`.
-fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>> {
+fn roots(property: &str, ca_file: Option<&Path>) -> Result<Arc<RootCertStore>> {
     let system = system_roots();
     let Some(path) = ca_file else { return Ok(system) };
     let mut roots = Arc::unwrap_or_clone(system);
-    for certificate in certificates("tls_ca_file", path)? {
+    for certificate in certificates(property, path)? {
         roots.add(certificate).map_err(|error| {
-            unusable("tls_ca_file", path, "a certificate that cannot be used").caused_by(error)
+            unusable(property, path, "a certificate that cannot be used").caused_by(error)
         })?;
     }
     Ok(Arc::new(roots))

@@ -202,7 +202,8 @@ impl Keep {
             standing.holder.clone_from(&self.me.name);
             standing.takeovers += u64::from(silent.is_some());
         });
-        let from = silent.map_or_else(String::new, |id| format!(", taken over from {id}, which is silent"));
+        let from = silent
+            .map_or_else(String::new, |id| format!(", taken over from {id}, which is silent"));
         let hosts = roll.members.len();
         self.logger
             .child(&desk.name)

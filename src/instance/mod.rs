@@ -31,8 +31,8 @@ use crate::queue::Queue;
 
 pub use keep::{Desk, Keep};
 pub use parts::Parts;
-pub use start::{connect, credential_digest, lease_key, state_key};
 use start::{Keeping, Start};
+pub use start::{connect, credential_digest, lease_key, state_key};
 use watch::Watch;
 pub use watch::Watched;
 
@@ -128,8 +128,7 @@ impl Instance {
         for connector in config.connectors {
             let tag_format = config.tag_format.as_deref().filter(|_| is_append);
             let lease = lease_key(&connector).into();
-            let start =
-                Start::prepare(connector, tag_format, &mut keeping, &logger, &mut streams)?;
+            let start = Start::prepare(connector, tag_format, &mut keeping, &logger, &mut streams)?;
             desks.push(start.desk(lease));
             starts.push(start);
         }

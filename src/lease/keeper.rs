@@ -129,9 +129,8 @@ mod tests {
         let mut keeper = keeper();
         let now = Instant::now();
         let (free, dead) = (lease("c1", None, 0), lease("c2", Some("dead"), 7));
-        let deeds = keeper.deeds(&roll(&["a"], vec![free.clone(), dead.clone()]), now, |_| {
-            Departure::Settled
-        });
+        let deeds = keeper
+            .deeds(&roll(&["a"], vec![free.clone(), dead.clone()]), now, |_| Departure::Settled);
         assert_eq!(deeds, [Deed::Take(0, free), Deed::Take(1, dead)]);
         let others = vec![lease("c1", Some("b"), 1), lease("c2", Some("b"), 8)];
         let deeds = keeper.deeds(&roll(&["a", "b"], others), now, |_| Departure::Settled);

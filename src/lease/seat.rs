@@ -56,11 +56,8 @@ impl Seat {
                 return Some(over);
             }
             let is_vacant = |state: &mut State| matches!(state, State::Vacant);
-            let wait = self.changed.wait_timeout_while(
-                lock(&self.state),
-                STOP_CHECK_INTERVAL,
-                is_vacant,
-            );
+            let wait =
+                self.changed.wait_timeout_while(lock(&self.state), STOP_CHECK_INTERVAL, is_vacant);
             drop(wait.unwrap_or_else(PoisonError::into_inner));
         }
         None

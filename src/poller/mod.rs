@@ -457,12 +457,7 @@ fn hand_over(
 }
 
 /// Puts a batch into the queue once there is room for it; gives it back only if it is told to stop.
-fn enqueue(
-    poller: &Poller,
-    around: &Surroundings,
-    task: usize,
-    batch: Batch,
-) -> Result<(), Batch> {
+fn enqueue(poller: &Poller, around: &Surroundings, task: usize, batch: Batch) -> Result<(), Batch> {
     if poller.has_intents(task) && !intend(&batch, around) {
         return Err(batch);
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use in_trendmicro::config::mistaken::{MISTAKEN, misspellings};
 use in_trendmicro::config::options::{OPTIONS, Opt, Scope, find};
-use in_trendmicro::config::{Db, Config, Format, HandoverMode, Proxy};
+use in_trendmicro::config::{Config, Db, Format, HandoverMode, Proxy};
 use in_trendmicro::connector::{PRODUCTS, Product};
 use in_trendmicro::error::{Error, ErrorKind};
 use in_trendmicro::secret::{Credential, Secret};

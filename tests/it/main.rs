@@ -19,6 +19,7 @@ mod metrics;
 mod misuse;
 mod outputs;
 mod poller;
+mod postgres;
 mod products;
 mod rig;
 mod secrets;

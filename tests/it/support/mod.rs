@@ -4,6 +4,7 @@ mod books;
 mod config;
 mod disk;
 mod host;
+pub mod postgres;
 mod receiver;
 pub mod torture;
 mod watch;

@@ -179,9 +179,8 @@ impl Registry for Handle {
     fn release(&mut self, me: &str, tenure: &Tenure) -> Result<()> {
         let mut database = self.open()?;
         let lease = database.leases.get_mut(&*tenure.connector);
-        let is_held = |lease: &&mut Lease| {
-            lease.holder.as_deref() == Some(me) && lease.epoch == tenure.epoch
-        };
+        let is_held =
+            |lease: &&mut Lease| lease.holder.as_deref() == Some(me) && lease.epoch == tenure.epoch;
         lease.filter(is_held).into_iter().for_each(|lease| lease.holder = None);
         Ok(())
     }

@@ -103,8 +103,7 @@ impl Node {
         let stop = Stop::default();
         let registry = Box::new(database.clone());
         let timeout = std::time::Duration::from_millis(LEASE_TIMEOUT_MS);
-        let keep =
-            Keep::open(registry, timeout, desks, stop.clone(), logger.clone(), now.instant);
+        let keep = Keep::open(registry, timeout, desks, stop.clone(), logger.clone(), now.instant);
         let keep = keep.unwrap();
         let queue = Arc::new(Queue::new(100_000));
         let instance = Instance::new(Parts {
@@ -154,7 +153,8 @@ impl Node {
         for (part, arm) in self.arms.iter_mut().enumerate() {
             if let Some((mut poller, _)) = arm.running.take_if(|(_, over)| over.is_raised()) {
                 let doing = std::mem::replace(&mut arm.doing, Doing::Thinking);
-                if let Doing::Intending { task, batch, .. } | Doing::Pushing { task, batch, .. } = doing
+                if let Doing::Intending { task, batch, .. } | Doing::Pushing { task, batch, .. } =
+                    doing
                 {
                     poller.give_up(task, &[batch]);
                 }
@@ -165,8 +165,7 @@ impl Node {
             if let Some(over) = arm.seat.try_sit() {
                 let states = &self.streams[arm.first..][..arm.connector.streams().len()];
                 let (plan, log) = (&plans[part], &self.log);
-                let poller =
-                    new_poller(plan, &arm.connector, states, arm.first, log, now.instant);
+                let poller = new_poller(plan, &arm.connector, states, arm.first, log, now.instant);
                 arm.running = Some((poller, over));
                 arm.due_ms = Some(self.host.now_ms);
             }

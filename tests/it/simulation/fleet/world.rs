@@ -88,7 +88,8 @@ impl Run for World {
         // Members draw their own names.
         fastrand::seed(seed);
         let calm_secs = rng.i64(600..5_400);
-        let parts: Vec<Part> = (0..rng.usize(1..6)).map(|_| draw_part(&mut rng, calm_secs)).collect();
+        let parts: Vec<Part> =
+            (0..rng.usize(1..6)).map(|_| draw_part(&mut rng, calm_secs)).collect();
         let vendors = parts.iter().scan(0, |base, part| {
             let mut vendor = Vendor::new(part.product, rng.u64(..));
             vendor.mails.clone_from(&part.mails);
@@ -179,14 +180,16 @@ impl World {
         }
         let database = self.database.lock().unwrap();
         let loads = database.loads();
-        let (least, most) = loads.iter().flatten().fold((usize::MAX, 0), |(least, most), &load| {
-            (least.min(load), most.max(load))
-        });
+        let (least, most) = loads
+            .iter()
+            .flatten()
+            .fold((usize::MAX, 0), |(least, most), &load| (least.min(load), most.max(load)));
         let is_spread = loads.is_some() && most - least <= 1;
         drop(database);
         let is_quiet = self.nodes.iter().flatten().all(Node::is_quiet);
         let missing = self.watch.first_missing(self.now_ms as i64 / 1_000);
-        let is_over = is_spread && is_quiet && missing.is_none() && self.watch.first_unread().is_none();
+        let is_over =
+            is_spread && is_quiet && missing.is_none() && self.watch.first_unread().is_none();
         let is_late = self.now_ms > self.calm_ms + PATIENCE_MS;
         let unread = self.watch.first_unread();
         assert!(
@@ -322,7 +325,8 @@ impl World {
             Event::Kill(index) => {
                 let node = self.nodes[index].take();
                 self.tally.kills += u64::from(node.is_some());
-                let is_last = !self.events.iter().any(|(_, event)| !matches!(event, Event::Mend(_)));
+                let is_last =
+                    !self.events.iter().any(|(_, event)| !matches!(event, Event::Mend(_)));
                 if is_last {
                     self.died = Some((index, self.now_ms));
                 }
@@ -432,7 +436,8 @@ impl World {
         let mut database = self.database.lock().unwrap();
         let is_away = database.cut[node.index];
         let now = database.now();
-        let wait = if is_away { Some(Duration::from_secs(1)) } else { database.budget.take(of, now) };
+        let wait =
+            if is_away { Some(Duration::from_secs(1)) } else { database.budget.take(of, now) };
         drop(database);
         let arm = &mut node.arms[arm];
         if let Some(wait) = wait {
