@@ -41,6 +41,7 @@ impl Queue {
     ///
     /// # Errors
     /// Gives the batch back if `stop` was raised.
+    #[expect(clippy::result_large_err, reason = "the batch itself comes back, once per stop")]
     pub fn push(&self, batch: Batch, stop: &Stop) -> Result<(), Batch> {
         let mut state = lock(&self.state);
         while state.paused || (state.bytes > 0 && state.bytes + batch.bytes.len() > self.bytes_max)
