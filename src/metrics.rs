@@ -68,6 +68,12 @@ impl Metric {
         }
     }
 
+    /// Whether there is one only where hosts share a database.
+    #[must_use]
+    pub fn is_of_leases(&self) -> bool {
+        matches!(self.of, Of::Lease(_))
+    }
+
     /// Whether inventories have it too.
     #[must_use]
     pub fn is_for_inventories(&self) -> bool {
@@ -85,7 +91,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "records_fetched_total",
         "Records read from the vendor.",
-        Of::Stream(|reading, _| reading.counts.fetched as f64),
+        Of::Stream(|reading, _| reading.fetched_max as f64),
     ),
     Metric::counter(
         "records_duplicate_total",
@@ -206,6 +212,8 @@ pub struct Reading<'a> {
     pub counts: Counts,
     /// Records fetched and neither delivered nor given up yet.
     pub pending: u64,
+    /// The most that were ever fetched; what is given up is read, and then counted, again.
+    pub fetched_max: u64,
     /// Records that the host has confirmed.
     pub confirmed: u64,
     /// Up to where everything is delivered.
@@ -320,6 +328,7 @@ pub(crate) mod tests {
             is_log,
             counts: Counts { fetched: 10, duplicate: 3, delivered: 5, late: 1 },
             pending: 2,
+            fetched_max: 10,
             confirmed: 6,
             cursor: Some(at(-60)),
             lateness_max: Duration::from_secs(400),
