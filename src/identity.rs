@@ -93,22 +93,24 @@ impl Hasher {
     pub fn finish(&mut self) -> Vec<Id> {
         let mut chunks = Chunks::default();
         for message in self.messages.iter().map(|range| &self.bytes[range.clone()]) {
-            match message.len() {
-                0..=CHUNK_BYTES => chunks.push(message, 0, ROOT),
-                ..=PAIR_BYTES => {
-                    let (left, right) = message.split_at(CHUNK_BYTES);
-                    chunks.push(left, 0, 0);
-                    chunks.push(right, 1, 0);
-                }
-                _ => {}
+            if message.len() <= CHUNK_BYTES {
+                chunks.push(message, 0, ROOT);
+            } else if message.len() <= PAIR_BYTES {
+                let (left, right) = message.split_at(CHUNK_BYTES);
+                chunks.push(left, 0, 0);
+                chunks.push(right, 1, 0);
             }
         }
         let mut values = chunks.hash().into_iter();
         let mut next = || values.next().unwrap_or(IV);
-        let id = |message: &Range<usize>| match message.len() {
-            0..=CHUNK_BYTES => Id::from_words(next()),
-            ..=PAIR_BYTES => Id::from_words(parent(next(), next())),
-            _ => Id::of(&self.bytes[message.clone()]),
+        let id = |message: &Range<usize>| {
+            if message.len() <= CHUNK_BYTES {
+                Id::from_words(next())
+            } else if message.len() <= PAIR_BYTES {
+                Id::from_words(parent(next(), next()))
+            } else {
+                Id::of(&self.bytes[message.clone()])
+            }
         };
         let ids = self.messages.iter().map(id).collect();
         self.bytes.clear();

@@ -38,7 +38,31 @@ pub fn text(out: &mut Vec<u8>, text: &[u8]) {
         0x100..=0xffff => sized(out, 0xda, &(length as u16).to_be_bytes()),
         _ => sized(out, 0xdb, &(length as u32).to_be_bytes()),
     }
-    out.extend_from_slice(text);
+    raw(out, text);
+}
+
+/// Appends bytes. Most are a few, and copied as their first and their last block, which takes no call.
+#[inline]
+pub fn raw(out: &mut Vec<u8>, bytes: &[u8]) {
+    match bytes.len() {
+        8..=16 => ends::<8>(out, bytes),
+        17..=32 => ends::<16>(out, bytes),
+        33..=64 => ends::<32>(out, bytes),
+        _ => out.extend_from_slice(bytes),
+    }
+}
+
+/// Appends bytes, of which there are at least one block and at most two.
+#[inline]
+fn ends<const BLOCK: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
+    let (Some(first), Some(last)) = (bytes.first_chunk::<BLOCK>(), bytes.last_chunk::<BLOCK>())
+    else {
+        return out.extend_from_slice(bytes);
+    };
+    let start = out.len();
+    out.extend_from_slice(first);
+    out.truncate(start + bytes.len() - BLOCK);
+    out.extend_from_slice(last);
 }
 
 /// Writes the string that is the first `length` bytes of `bytes`, which are known to be text. With

@@ -215,6 +215,8 @@ impl RecordReader {
             // Both grow to this at most, but for records that are larger by themselves.
             bodies.reserve(SEGMENT_BYTES);
             self.hasher.reserve(SEGMENT_BYTES);
+            let texts = if self.keeps_text { SEGMENT_BYTES } else { 0 };
+            self.segment.texts.reserve(texts);
         }
         self.outline.clear();
         let mut writer = Writer { out: bodies, outline: &mut self.outline };

@@ -7,14 +7,38 @@ use std::net::IpAddr;
 
 use memchr::{memchr, memchr_iter, memrchr};
 
+/// What the last texts were found to be: several targets ask the same of one field.
+#[derive(Default)]
+pub struct Memo<'a> {
+    delivery: Option<(&'a [u8], Delivery<'a>)>,
+    ip: Option<(&'a [u8], bool)>,
+}
+
+impl<'a> Memo<'a> {
+    /// [`delivery`] of a text.
+    pub fn delivery(&mut self, text: &'a [u8]) -> Delivery<'a> {
+        match self.delivery {
+            Some((known, delivery)) if std::ptr::eq(known, text) => delivery,
+            _ => self.delivery.insert((text, delivery(text))).1,
+        }
+    }
+
+    /// [`is_ip`] of a text.
+    pub fn is_ip(&mut self, text: &'a [u8]) -> bool {
+        match self.ip {
+            Some((known, is_ip)) if std::ptr::eq(known, text) => is_ip,
+            _ => self.ip.insert((text, is_ip(text))).1,
+        }
+    }
+}
+
 /// An IP address without its zone, such as `%2`, which no receiver takes.
 pub fn part_address(part: &[u8]) -> Option<&[u8]> {
     let ip = part.split(|&byte| byte == b'%').next()?;
     is_ip(ip).then_some(ip)
 }
 
-/// Whether a text is an IP address.
-pub fn is_ip(text: &[u8]) -> bool {
+fn is_ip(text: &[u8]) -> bool {
     is_ip_v4(text) || {
         // Nothing else is worth the parser's time.
         let is_v6 = memchr_iter(b':', text).nth(1).is_some();
@@ -24,16 +48,20 @@ pub fn is_ip(text: &[u8]) -> bool {
 
 /// Whether a text is an IPv4 address, as the standard library reads it: four numbers up to 255,
 /// without leading zeros.
-pub fn is_ip_v4(text: &[u8]) -> bool {
+fn is_ip_v4(text: &[u8]) -> bool {
     if !matches!(text, [b'0'..=b'9', ..]) || text.len() > 15 {
         return false;
     }
     let mut numbers = 0;
-    let is_number = |digits: &[u8]| match *digits {
-        [b'0'..=b'9'] => true,
-        [b'1'..=b'9', b'0'..=b'9'] | [b'1', b'0'..=b'9', b'0'..=b'9'] => true,
-        [b'2', b'0'..=b'4', b'0'..=b'9'] | [b'2', b'5', b'0'..=b'5'] => true,
-        _ => false,
+    let is_number = |digits: &[u8]| {
+        matches!(
+            *digits,
+            [b'0'..=b'9']
+                | [b'1'..=b'9', b'0'..=b'9']
+                | [b'1', b'0'..=b'9', b'0'..=b'9']
+                | [b'2', b'0'..=b'4', b'0'..=b'9']
+                | [b'2', b'5', b'0'..=b'5']
+        )
     };
     text.split(|&byte| byte == b'.').all(|digits| {
         numbers += 1;
@@ -108,7 +136,7 @@ fn split_once(text: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
 }
 
 /// Where a mail was delivered to.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery<'a> {
     /// The host's name.
     pub host: Option<&'a [u8]>,
@@ -119,7 +147,7 @@ pub struct Delivery<'a> {
 }
 
 /// Host, address and port of `host[1.2.3.4]:25`, of a bare address or a bare host.
-pub fn delivery(text: &[u8]) -> Delivery<'_> {
+fn delivery(text: &[u8]) -> Delivery<'_> {
     if let Some((host, rest)) = split_once(text, b'[') {
         let (address, port) = split_once(rest, b']').unwrap_or((rest, b""));
         let port = port.strip_prefix(b":").and_then(|port| str::from_utf8(port).ok());

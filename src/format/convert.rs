@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use super::address::{address, delivery, is_email, is_ip, is_ip_v4, mac, part_address};
+use super::address::{Delivery, Memo, address, is_email, mac, part_address};
 use super::table::{Convert, Delivered, Literal, Pick, Texts, Tls};
 use crate::clock::Time;
 use crate::msgpack::{self, Value, View};
@@ -32,7 +32,12 @@ pub enum Taken {
 
 /// Writes what `convert` makes of a value that is not empty. [`Convert::Each`] is not for here: it
 /// needs a plan.
-pub fn convert(convert: &Convert, value: View<'_>, out: &mut Vec<u8>) -> Taken {
+pub fn convert<'a>(
+    convert: &Convert,
+    value: View<'a>,
+    memo: &mut Memo<'a>,
+    out: &mut Vec<u8>,
+) -> Taken {
     match convert {
         Convert::Any => verbatim(value, out),
         Convert::Text if value.as_bytes().is_some() => verbatim(value, out),
@@ -46,22 +51,30 @@ pub fn convert(convert: &Convert, value: View<'_>, out: &mut Vec<u8>) -> Taken {
             Value::Text(_) => verbatim(value, out),
             _ => Taken::Nothing,
         },
-        Convert::Wrapped(key, pick) => wrapped(key, *pick, value, out),
+        Convert::Wrapped(key, pick) => wrapped(key, *pick, value, memo, out),
         // Some write one sender as a list of one.
         Convert::Email if value.is_array() => {
             let mut items = value.items().filter_map(|item| item.as_bytes());
             let taken = items.find_map(|text| {
-                let taken = of_text(convert, text, value, out);
+                let taken = of_text(convert, text, value, memo, out);
                 (taken != Taken::Nothing).then_some(Taken::Part)
             });
             taken.unwrap_or_default()
         }
-        _ => value.as_bytes().map_or(Taken::Nothing, |text| of_text(convert, text, value, out)),
+        _ => {
+            value.as_bytes().map_or(Taken::Nothing, |text| of_text(convert, text, value, memo, out))
+        }
     }
 }
 
 /// The conversions that read a text.
-fn of_text(convert: &Convert, whole: &[u8], value: View<'_>, out: &mut Vec<u8>) -> Taken {
+fn of_text<'a>(
+    convert: &Convert,
+    whole: &'a [u8],
+    value: View<'a>,
+    memo: &mut Memo<'a>,
+    out: &mut Vec<u8>,
+) -> Taken {
     match convert {
         Convert::MessageId => {
             let id = trim(trim(whole, b'<'), b'>');
@@ -69,7 +82,7 @@ fn of_text(convert: &Convert, whole: &[u8], value: View<'_>, out: &mut Vec<u8>) 
         }
         Convert::Date => date(whole, value, out),
         Convert::Millis => millis(whole, out),
-        Convert::Ip if is_ip(whole) => verbatim(value, out),
+        Convert::Ip if memo.is_ip(whole) => verbatim(value, out),
         Convert::FirstIp => match parts(whole).find_map(part_address) {
             Some(ip) => part_of(whole, ip, out),
             None => Taken::Nothing,
@@ -91,7 +104,7 @@ fn of_text(convert: &Convert, whole: &[u8], value: View<'_>, out: &mut Vec<u8>) 
             let known = pairs.iter().find(|(from, _)| whole.starts_with(from.as_bytes()));
             class(known.map_or(other, |(_, literal)| literal), out)
         }
-        Convert::Delivered(part) => delivered(*part, whole, out),
+        Convert::Delivered(part) => delivered(*part, memo.delivery(whole), out),
         Convert::Tls(part) => tls(*part, whole, out),
         _ => Taken::Nothing,
     }
@@ -168,12 +181,13 @@ pub fn is_plain_date(bytes: &[u8]) -> bool {
 pub fn pick<'a>(
     Texts(_, member, pick): &Texts,
     value: View<'a>,
+    memo: &mut Memo<'a>,
     mut each: impl FnMut(Cow<'a, [u8]>),
 ) -> Taken {
     let mut tally = Tally::default();
     let mut take = |value: View<'a>| match value.as_bytes() {
         Some([]) => {}
-        Some(text) => tally.add(pick_text(*pick, text, &mut each)),
+        Some(text) => tally.add(pick_text(*pick, text, memo, &mut each)),
         None if value.is_empty() => {}
         None => tally.add(Taken::Nothing),
     };
@@ -221,7 +235,12 @@ impl Tally {
     }
 }
 
-fn pick_text<'a>(pick: Pick, text: &'a [u8], each: &mut impl FnMut(Cow<'a, [u8]>)) -> Taken {
+fn pick_text<'a>(
+    pick: Pick,
+    text: &'a [u8],
+    memo: &mut Memo<'a>,
+    each: &mut impl FnMut(Cow<'a, [u8]>),
+) -> Taken {
     let mut one = |part: Option<&'a [u8]>| match part {
         Some(part) => {
             each(part.into());
@@ -233,9 +252,9 @@ fn pick_text<'a>(pick: Pick, text: &'a [u8], each: &mut impl FnMut(Cow<'a, [u8]>
         Pick::Text | Pick::Sorted => one(Some(text)),
         Pick::Address => one(Some(address(text).unwrap_or(text))),
         Pick::Email => one(address(text).filter(|address| is_email(address))),
-        Pick::DeliveredHost => one(delivery(text).host),
-        Pick::DeliveredIp => one(delivery(text).ip),
-        Pick::Ip if is_ip_v4(text) => one(Some(text)),
+        Pick::DeliveredHost => one(memo.delivery(text).host),
+        Pick::DeliveredIp => one(memo.delivery(text).ip),
+        Pick::Ip if memo.is_ip(text) => one(Some(text)),
         Pick::Ip => list(text, each, |part| part_address(part).map(Cow::from)),
         Pick::Mac => list(text, each, mac),
     }
@@ -265,8 +284,7 @@ fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     parts.filter(|part| !part.is_empty())
 }
 
-fn delivered(part: Delivered, whole: &[u8], out: &mut Vec<u8>) -> Taken {
-    let delivery = delivery(whole);
+fn delivered(part: Delivered, delivery: Delivery<'_>, out: &mut Vec<u8>) -> Taken {
     let is_there = match part {
         Delivered::Host => delivery.host.map(|host| msgpack::text(out, host)),
         Delivered::Ip => delivery.ip.map(|ip| msgpack::text(out, ip)),
@@ -333,11 +351,17 @@ fn millis(whole: &[u8], out: &mut Vec<u8>) -> Taken {
     if is_whole { Taken::All } else { Taken::Part }
 }
 
-fn wrapped(key: &str, pick_as: Pick, value: View<'_>, out: &mut Vec<u8>) -> Taken {
+fn wrapped<'a>(
+    key: &str,
+    pick_as: Pick,
+    value: View<'a>,
+    memo: &mut Memo<'a>,
+    out: &mut Vec<u8>,
+) -> Taken {
     let start = out.len();
     let at = msgpack::open(out);
     let mut count = 0;
-    let taken = pick(&Texts("", "", pick_as), value, |text| {
+    let taken = pick(&Texts("", "", pick_as), value, memo, |text| {
         count += 1;
         msgpack::map(out, 1);
         msgpack::string(out, key);
@@ -356,7 +380,7 @@ fn class(of: &Literal, out: &mut Vec<u8>) -> Taken {
 }
 
 fn verbatim(value: View<'_>, out: &mut Vec<u8>) -> Taken {
-    out.extend_from_slice(value.bytes());
+    msgpack::raw(out, value.bytes());
     Taken::All
 }
 

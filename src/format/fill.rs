@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 
+use super::address::Memo;
 use super::convert::{self, Taken, Tally};
 use super::plan::{Key, Keys, Leaf, Node, Plan};
 use super::table::{Convert, Ours, Pick, Texts};
@@ -59,6 +60,7 @@ struct Found<'a> {
     texts: Vec<Cow<'a, [u8]>>,
     /// How the time of the poll is written.
     polled: &'a [u8],
+    memo: Memo<'a>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -102,7 +104,14 @@ impl Plan {
                 text
             }
         };
-        let mut found = Found { slots, rest, base: Base::default(), texts, polled: &polled };
+        let mut found = Found {
+            slots,
+            rest,
+            base: Base::default(),
+            texts,
+            polled: &polled,
+            memo: Memo::default(),
+        };
         found.object(self, event.body);
         let at = msgpack::open(out);
         let written = found.nodes(&self.nodes, out, Some(event));
@@ -277,7 +286,7 @@ impl<'a> Found<'a> {
         let is_plain = |value: &View<'_>| value.as_bytes().is_some_and(convert::is_plain_date);
         match self.value(slot).filter(|value| event.record.time.is_some() && is_plain(value)) {
             Some(value) => {
-                out.extend_from_slice(value.bytes());
+                msgpack::raw(out, value.bytes());
                 self.take(slot, Taken::All);
             }
             None => convert::time(event.time(), out),
@@ -287,7 +296,7 @@ impl<'a> Found<'a> {
     fn first(&mut self, slots: &[usize], by: &Convert, out: &mut Vec<u8>) -> Option<bool> {
         for &slot in slots {
             let Some(value) = self.value(slot) else { continue };
-            let taken = convert::convert(by, value, out);
+            let taken = convert::convert(by, value, &mut self.memo, out);
             if taken != Taken::Nothing {
                 self.take(slot, taken);
                 return Some(true);
@@ -328,7 +337,8 @@ impl<'a> Found<'a> {
         let mut texts = std::mem::take(&mut self.texts);
         for &(slot, of) in list {
             let Some(value) = self.value(slot) else { continue };
-            self.take(slot, convert::pick(of, value, |text| texts.push(text)));
+            let taken = convert::pick(of, value, &mut self.memo, |text| texts.push(text));
+            self.take(slot, taken);
         }
         texts.sort_unstable();
         if list.len() > 1 {
@@ -342,7 +352,7 @@ impl<'a> Found<'a> {
         let value = self.value(slot)?;
         let (start, mut count) = (out.len(), 0);
         let at = msgpack::open(out);
-        let taken = convert::pick(of, value, |text| {
+        let taken = convert::pick(of, value, &mut self.memo, |text| {
             count += 1;
             msgpack::text(out, &text);
         });
@@ -359,7 +369,7 @@ impl<'a> Found<'a> {
         let mut texts = std::mem::take(&mut self.texts);
         for &(slot, of) in list {
             if let Some(value) = self.value(slot) {
-                convert::pick(of, value, |text| texts.push(text));
+                convert::pick(of, value, &mut self.memo, |text| texts.push(text));
             }
         }
         texts.sort_unstable();
@@ -382,8 +392,8 @@ impl<'a> Found<'a> {
         let mut count = 0;
         let mut open: Vec<(usize, usize, usize)> = Vec::new();
         let member = |out: &mut Vec<u8>, count: &mut usize, name: View<'_>, value: View<'_>| {
-            out.extend_from_slice(name.bytes());
-            out.extend_from_slice(value.bytes());
+            msgpack::raw(out, name.bytes());
+            msgpack::raw(out, value.bytes());
             *count += 1;
         };
         for rest in &self.rest[self.base.rest..] {
