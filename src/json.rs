@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
                 let mut out = Vec::new();
                 self.at -= 1;
                 self.string_onto(&mut out)?;
-                Ok(String::from_utf8(out).expect("pieces of a text are text").into())
+                String::from_utf8(out).map(Cow::Owned).map_err(|_| self.fault("UTF-8"))
             }
             None => Err(self.fault("the end of a string")),
         }

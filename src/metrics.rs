@@ -356,18 +356,33 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn leases_are_a_connectors_and_only_where_there_are_any() {
+        let now = moment(0, Instant::now());
+        let mut streams = [reading("m", "mail", true), reading("m", "events", true)];
+        assert_eq!(value(&samples(&streams, &now), "lease_held", &["m"]), None);
+        for stream in &mut streams {
+            let holder = "h".to_owned();
+            let standing =
+                Standing { is_held: true, holder, epoch: 7, takeovers: 2, is_away: true };
+            stream.activity.standing = Some(standing);
+        }
+        let samples = samples(&streams, &now);
+        for (name, expected) in [
+            ("lease_held", 1.0),
+            ("lease_epoch", 7.0),
+            ("lease_takeovers_total", 2.0),
+            ("database_up", 0.0),
+        ] {
+            assert_eq!(value(&samples, name, &["m"]), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
     fn every_value_is_what_the_reading_says() {
         let zero = Instant::now();
         let now = moment(0, zero);
         let mut mail = reading("m", "mail", true);
         mail.activity.requested(Some(200));
-        mail.activity.standing = Some(Standing {
-            is_held: true,
-            holder: "h".to_owned(),
-            epoch: 7,
-            takeovers: 2,
-            is_away: true,
-        });
         mail.activity.limiter_wait = Duration::from_millis(1500);
         mail.activity.answered_at = Some(at(-7));
         mail.activity.trouble = Some(Trouble {
@@ -409,10 +424,6 @@ pub(crate) mod tests {
         is("refused", &["a", "agents"], 1.0);
         is("backoff_seconds", &["m", "mail"], 9.0);
         is("backoff_seconds", &["m", "events"], 0.0);
-        is("lease_held", &["m"], 1.0);
-        is("lease_epoch", &["m"], 7.0);
-        is("lease_takeovers_total", &["m"], 2.0);
-        is("database_up", &["m"], 0.0);
         is("limiter_wait_seconds_total", &["m", "mail"], 1.5);
         is("queue_bytes", &[], 77.0);
         assert_eq!(value(&samples, "horizon_left_seconds", &["a", "agents"]), None);

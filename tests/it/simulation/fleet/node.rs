@@ -66,18 +66,16 @@ pub fn lease(part: usize) -> String {
     format!("c{part}")
 }
 
-impl Node {
-    pub fn start(
-        index: usize,
-        plans: &[Part],
-        database: &Arc<Mutex<Database>>,
-        host: Model,
-        now: Now,
-    ) -> Self {
-        let database = Handle { database: Arc::clone(database), node: index };
-        let (sender, inbox) = mpsc::channel();
-        let log = Log::new(Level::Info);
-        let logger = Logger::new(Arc::clone(&log), "");
+/// What a host is made of, before it has a lease.
+struct Road {
+    streams: Vec<Arc<StreamState>>,
+    arms: Vec<Arm>,
+    watched: Vec<Watched>,
+    desks: Vec<Desk>,
+}
+
+impl Road {
+    fn of(plans: &[Part]) -> Self {
         let (mut streams, mut arms) = (Vec::new(), Vec::new());
         let (mut watched, mut desks) = (Vec::new(), Vec::new());
         for (part, plan) in plans.iter().enumerate() {
@@ -100,6 +98,23 @@ impl Node {
             let (doing, running) = (Doing::Thinking, None);
             arms.push(Arm { connector, doing, due_ms: None, seat, running, first });
         }
+        Self { streams, arms, watched, desks }
+    }
+}
+
+impl Node {
+    pub fn start(
+        index: usize,
+        plans: &[Part],
+        database: &Arc<Mutex<Database>>,
+        host: Model,
+        now: Now,
+    ) -> Self {
+        let database = Handle { database: Arc::clone(database), node: index };
+        let (sender, inbox) = mpsc::channel();
+        let log = Log::new(Level::Info);
+        let logger = Logger::new(Arc::clone(&log), "");
+        let Road { streams, arms, watched, desks } = Road::of(plans);
         let stop = Stop::default();
         let registry = Box::new(database.clone());
         let timeout = std::time::Duration::from_millis(LEASE_TIMEOUT_MS);
