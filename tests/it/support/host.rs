@@ -300,10 +300,10 @@ pub fn plugin() -> PathBuf {
     newest.unwrap_or_else(|| panic!("{candidates:?} are missing: run cargo build")).clone()
 }
 
-/// The embedded host: an example of its own, and the example that torments it can be it as well.
+/// The embedded host: an example of its own, and the examples that torment it can be it as well.
 fn embedded_host() -> Command {
     let own = own_path();
-    if own.file_stem().is_some_and(|name| name == "torture") {
+    if own.file_stem().is_some_and(|name| name == "torture" || name == "fleet") {
         let mut command = Command::new(own);
         command.env(AS_HOST, "1");
         return command;
