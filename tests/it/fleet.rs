@@ -19,15 +19,14 @@ const SEED: u64 = 7;
 
 #[test]
 fn hosts_share_connectors_and_hand_them_over_without_a_copy() {
-    let Some(mut fleet) = Fleet::new(vendor(10.0, 0.2), 3, &stanza) else { return };
+    let Some(mut fleet) = Fleet::new(vendor(10.0, 0.0), 3, &stanza) else { return };
     fleet.start(0);
     fleet.wait_spread(CONNECTORS.len(), 1);
-    fleet.start(1);
-    let took = fleet.wait_spread(CONNECTORS.len(), 2);
-    eprintln!("a second host had its share after {took:?}");
-    fleet.start(2);
-    let took = fleet.wait_spread(CONNECTORS.len(), 3);
-    eprintln!("a third host had its share after {took:?}");
+    for index in [1, 2] {
+        fleet.start_idle(index);
+        let took = fleet.wait_spread(CONNECTORS.len(), index + 1);
+        eprintln!("host {index} had its share after {took:?}");
+    }
 
     let holder = wait("a holder", || fleet.tails(), || fleet.holder("accepted"));
     let since = Utc::now();
@@ -91,9 +90,7 @@ fn many_connectors_are_spread_within_one() {
 }
 
 fn alone(sim: &Sim) -> Section {
-    common(sim)
-        .set("connector", "email_security")
-        .set("username", &EmailConfig::default().username)
+    common(sim).set("connector", "email_security").set("username", &EmailConfig::default().username)
 }
 
 fn is_up(host: &Host) -> Option<f64> {
@@ -107,7 +104,7 @@ fn a_database_that_is_away_is_waited_for() {
     let sim = simulate(EmailConfig { live_per_second: 5.0, ..email() });
     let Some(mut fleet) = Fleet::new(sim, 1, &alone) else { return };
     fleet.server.stop();
-    fleet.start(0);
+    fleet.start_idle(0);
     let line = fleet.nodes[0].host().wait_log("cannot be reached");
     assert!(line.contains("nothing is lost"), "{line}");
     std::thread::sleep(Duration::from_secs(2));
@@ -140,7 +137,7 @@ fn a_wrong_password_is_refused_at_the_start_and_waited_for_later() {
     let sim = simulate(EmailConfig { live_per_second: 5.0, ..email() });
     let Some(mut fleet) = Fleet::new(sim, 1, &alone) else { return };
     write_password(&fleet.nodes[0].place, "wrong");
-    fleet.start_wrong(0);
+    fleet.start_idle(0);
     let ending = fleet.nodes[0].host.take().unwrap().wait_end();
     assert_eq!(ending.code, Some(255), "{}", ending.log);
     assert!(ending.log.contains("write: db_password_file"), "{}", ending.log);
@@ -173,19 +170,36 @@ fn a_wrong_password_is_refused_at_the_start_and_waited_for_later() {
 
 #[test]
 fn a_host_that_wakes_up_after_a_takeover_does_nothing_with_what_it_had() {
-    let sim = simulate(EmailConfig { accepted_backlog: 0, live_per_second: 20.0, ..email() });
+    let sim = simulate(EmailConfig {
+        accepted_backlog: 20_000,
+        page_limit_max: 500,
+        live_per_second: 5.0,
+        ..email()
+    });
     let Some(mut fleet) = Fleet::new(sim, 2, &alone) else { return };
     fleet.start(0);
     wait("records", || fleet.tails(), || has_lines(&fleet.nodes[0].place.out()).then_some(()));
-    // What is fetched from now on waits in the queue.
-    fleet.nodes[0].host().command("pause 0");
-    let queued = || {
+    let queue = || {
         let status = fleet.nodes[0].host().status();
         let text = status["inputs"][0]["metrics"].as_str()?.to_owned();
-        let line = text.lines().find(|line| line.contains("queue_bytes"))?;
-        line.rsplit(' ').next()?.parse().ok().filter(|&bytes: &f64| bytes > 0.0)
+        let line =
+            text.lines().find(|line| line.starts_with("fluentbit_trendmicro_queue_bytes"))?;
+        line.rsplit(' ').next()?.parse::<f64>().ok()
     };
-    let queued = wait("a queue", || fleet.tails(), queued);
+    // While it is paused, what was queued stays so, and all else is committed.
+    let queued = wait(
+        "a queue",
+        || fleet.tails(),
+        || {
+            fleet.nodes[0].host().command("pause 0");
+            std::thread::sleep(Duration::from_secs(1));
+            let bytes = queue().filter(|&bytes| bytes > 0.0);
+            if bytes.is_none() {
+                fleet.nodes[0].host().command("resume 0");
+            }
+            bytes
+        },
+    );
     fleet.nodes[0].host().signal("STOP");
     let since = Utc::now();
     fleet.start(1);

@@ -81,8 +81,12 @@ impl Account {
     pub fn describe(&self) -> String {
         let Self { records, missing, unexpected, twice, confused, .. } = self;
         let mut text = format!("{records} records");
-        let lists =
-            [("missing", missing), ("unexpected", unexpected), ("twice", twice), ("confused", confused)];
+        let lists = [
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("twice", twice),
+            ("confused", confused),
+        ];
         for (name, list) in lists {
             let _ = write!(text, "\n{} {name}", list.len());
             for case in list.iter().take(3) {

@@ -52,9 +52,8 @@ pub fn install(server: &Server, database: &str) {
         ("api_key", "k"),
         ("db", &address),
     ];
-    let lookup = |key: &str| {
-        own.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned())
-    };
+    let lookup =
+        |key: &str| own.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
     let Ok(Config { db: Some(Db::Server(place)), .. }) = Config::read(&lookup) else {
         panic!("{address} is no address");
     };

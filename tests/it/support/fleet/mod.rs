@@ -16,9 +16,7 @@ use chrono::{DateTime, Utc};
 use trendmicro_sim::{CloudAppConfig, EmailConfig, RequestLog, Sim};
 
 use super::postgres::{PASSWORD, Server, USER};
-use super::{
-    Config, Host, KEY, LineCounter, Place, Section, email, fluent_bit, wait, wait_long,
-};
+use super::{Config, Host, KEY, LineCounter, Place, Section, email, fluent_bit, wait, wait_long};
 
 pub use account::Account;
 pub use audit::{Watch, faults, install, takings};
@@ -102,12 +100,12 @@ impl Fleet {
         self.launch(index, false);
     }
 
-    /// The same for one whose configuration is wrong.
-    pub fn start_wrong(&mut self, index: usize) {
+    /// The same for one that will have nothing to deliver.
+    pub fn start_idle(&mut self, index: usize) {
         self.launch(index, true);
     }
 
-    fn launch(&mut self, index: usize, is_wrong: bool) {
+    fn launch(&mut self, index: usize, is_idle: bool) {
         let is_real = self.is_real;
         let node = &mut self.nodes[index];
         assert!(node.host.is_none(), "host {index} runs already");
@@ -118,7 +116,7 @@ impl Fleet {
             Host::start(&node.place, &node.config, &[])
         };
         node.host = Some(host);
-        if !is_real && !is_wrong {
+        if !is_real && !is_idle {
             // Before the embedded host has noted a position it cannot tell what it has delivered.
             let path = node.place.path("storage/host.pos");
             let log = || self.nodes[index].host().log_tail();
@@ -266,11 +264,6 @@ impl Node {
 
     pub fn journal(&self) -> PathBuf {
         self.place.path("storage/trendmicro.0.journal")
-    }
-
-    /// Changes the host's properties for its next start.
-    pub fn set(&mut self, key: &str, value: &str) {
-        self.config = self.config.clone().with(&[(key, value)]);
     }
 }
 

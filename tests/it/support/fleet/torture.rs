@@ -159,7 +159,8 @@ impl Torture {
         let mut fleet = Fleet::new(sim, HOSTS, &stanza)?;
         fleet.start_all();
         let real = fluent_bit().map(|path| path.display().to_string());
-        let watch = real.is_none().then(|| Watch::new(fleet.nodes.iter().map(super::Node::journal)));
+        let watch =
+            real.is_none().then(|| Watch::new(fleet.nodes.iter().map(super::Node::journal)));
         let host = real.unwrap_or_else(|| "the embedded host".to_owned());
         fleet.wait_spread(CONNECTORS.len(), HOSTS);
         let outcome = Outcome { seed, host, ..Outcome::default() };
@@ -258,9 +259,12 @@ impl Torture {
         self.fleet.sim.faults().clear();
         self.fleet.sim.stop_live();
         let fleet = &self.fleet;
-        wait_long("every connector to run", CATCH_UP, || fleet.tails(), || {
-            (fleet.leases().len() == CONNECTORS.len()).then_some(())
-        });
+        wait_long(
+            "every connector to run",
+            CATCH_UP,
+            || fleet.tails(),
+            || (fleet.leases().len() == CONNECTORS.len()).then_some(()),
+        );
         fleet.wait_delivered(CATCH_UP);
         fleet.wait_spread(CONNECTORS.len(), HOSTS);
         self.rest(Duration::ZERO);
