@@ -223,8 +223,8 @@ impl Reading<'_> {
     }
 
     fn imbalance(&self) -> u64 {
-        let Counts { fetched, duplicate, delivered, .. } = self.counts;
-        fetched.abs_diff(delivered + duplicate + self.pending)
+        let Counts { fetched, duplicate, delivered, left, .. } = self.counts;
+        fetched.abs_diff(delivered + duplicate + left + self.pending)
     }
 }
 
@@ -318,7 +318,7 @@ pub(crate) mod tests {
             connector,
             stream,
             is_log,
-            counts: Counts { fetched: 10, duplicate: 3, delivered: 5, late: 1 },
+            counts: Counts { fetched: 10, duplicate: 3, delivered: 5, late: 1, left: 0 },
             pending: 2,
             confirmed: 6,
             cursor: Some(at(-60)),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use chrono::Utc;
 use trendmicro_sim::{EmailConfig, Sim};
 
-use crate::metrics::Metrics;
 use crate::support::fleet::{
     CONNECTORS, Fleet, LEASE_TIMEOUT, WARRANT, common, has_lines, stanza, torture, vendor,
     write_password,
@@ -93,10 +92,18 @@ fn alone(sim: &Sim) -> Section {
     common(sim).set("connector", "email_security").set("username", &EmailConfig::default().username)
 }
 
-fn is_up(host: &Host) -> Option<f64> {
+/// The first series of a metric.
+fn metric(host: &Host, name: &str) -> Option<f64> {
     let status = host.status();
-    let metrics = Metrics::of(status["inputs"][0]["metrics"].as_str()?);
-    Some(metrics.get("trendmicro.0", "database_up", "stream", "accepted_traffic"))
+    let text = status["inputs"][0]["metrics"].as_str()?;
+    let start = format!("fluentbit_trendmicro_{name}{{");
+    let line = text.lines().find(|line| line.starts_with(&start))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+fn wait_metric(fleet: &Fleet, name: &str, value: f64) {
+    let shown = || metric(fleet.nodes[0].host(), name).filter(|&shown| shown == value);
+    wait(&format!("{name} to be {value}"), || fleet.tails(), shown);
 }
 
 #[test]
@@ -112,16 +119,18 @@ fn a_database_that_is_away_is_waited_for() {
     fleet.server.run();
     fleet.nodes[0].host().wait_log("the database answers again");
     wait("records", || fleet.tails(), || has_lines(&fleet.nodes[0].place.out()).then_some(()));
-    wait("the metric", || fleet.tails(), || is_up(fleet.nodes[0].host()).filter(|&up| up == 1.0));
+    wait_metric(&fleet, "database_up", 1.0);
+    wait_metric(&fleet, "lease_held", 1.0);
+    wait_metric(&fleet, "lease_epoch", 1.0);
 
     fleet.server.pause();
     std::thread::sleep(WARRANT + Duration::from_secs(1));
     let asked = fleet.sim.requests().len();
     std::thread::sleep(LEASE_TIMEOUT);
     assert_eq!(fleet.sim.requests().len(), asked, "the warrant has ended");
-    wait("the metric", || fleet.tails(), || is_up(fleet.nodes[0].host()).filter(|&up| up == 0.0));
+    wait_metric(&fleet, "database_up", 0.0);
     fleet.server.resume();
-    wait("the metric", || fleet.tails(), || is_up(fleet.nodes[0].host()).filter(|&up| up == 1.0));
+    wait_metric(&fleet, "database_up", 1.0);
     wait("requests", || fleet.tails(), || (fleet.sim.requests().len() > asked).then_some(()));
     fleet.sim.stop_live();
     fleet.wait_delivered(MINUTES);
@@ -179,13 +188,6 @@ fn a_host_that_wakes_up_after_a_takeover_does_nothing_with_what_it_had() {
     let Some(mut fleet) = Fleet::new(sim, 2, &alone) else { return };
     fleet.start(0);
     wait("records", || fleet.tails(), || has_lines(&fleet.nodes[0].place.out()).then_some(()));
-    let queue = || {
-        let status = fleet.nodes[0].host().status();
-        let text = status["inputs"][0]["metrics"].as_str()?.to_owned();
-        let line =
-            text.lines().find(|line| line.starts_with("fluentbit_trendmicro_queue_bytes"))?;
-        line.rsplit(' ').next()?.parse::<f64>().ok()
-    };
     // While it is paused, what was queued stays so, and all else is committed.
     let queued = wait(
         "a queue",
@@ -193,7 +195,7 @@ fn a_host_that_wakes_up_after_a_takeover_does_nothing_with_what_it_had() {
         || {
             fleet.nodes[0].host().command("pause 0");
             std::thread::sleep(Duration::from_secs(1));
-            let bytes = queue().filter(|&bytes| bytes > 0.0);
+            let bytes = metric(fleet.nodes[0].host(), "queue_bytes").filter(|&bytes| bytes > 0.0);
             if bytes.is_none() {
                 fleet.nodes[0].host().command("resume 0");
             }
