@@ -55,7 +55,8 @@ pub struct Keep {
     warrant: Warrant,
     stop: Stop,
     logger: Logger,
-    is_away: bool,
+    /// The kinds of errors that were told since the database went away; empty while it answers.
+    told: Vec<ErrorKind>,
 }
 
 impl Keep {
@@ -88,7 +89,7 @@ impl Keep {
             warrant,
             stop,
             logger,
-            is_away: false,
+            told: Vec::new(),
         };
         keep.desks.iter().for_each(|desk| desk.note(|_| {}));
         match keep.look(now) {
@@ -231,17 +232,23 @@ impl Keep {
         }
     }
 
-    /// Says once that the database is away, and once that it is back.
+    /// Says once that the database is away, once that a person has to change something, and once that it
+    /// is back.
     fn note_contact(&mut self, error: Option<&Error>) {
         match error {
-            Some(error) if !self.is_away => self.logger.error(format!(
-                "{error}; nothing is lost: nothing new is asked for or saved until it answers, and \
-                 what was fetched waits"
-            )),
-            None if self.is_away => self.logger.info("the database answers again"),
+            Some(error) if !self.told.contains(&error.kind()) => {
+                self.told.push(error.kind());
+                self.logger.error(format!(
+                    "{error}; nothing is lost: nothing new is asked for or saved until it answers, \
+                     and what was fetched waits"
+                ));
+            }
+            None if !self.told.is_empty() => {
+                self.told.clear();
+                self.logger.info("the database answers again");
+            }
             _ => {}
         }
-        self.is_away = error.is_some();
         self.desks.iter().for_each(|desk| desk.note(|standing| standing.is_away = error.is_some()));
     }
 }

@@ -1,6 +1,6 @@
 //! Several hosts, as processes of their own, that share one PostgreSQL database.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use trendmicro_sim::{EmailConfig, Sim};
@@ -74,13 +74,13 @@ fn many_connectors_are_spread_within_one() {
     const COUNT: usize = 64;
     let sim = simulate(EmailConfig { policy_backlog: 3, ..email() });
     let Some(mut fleet) = Fleet::new(sim, 4, &|sim| many(sim, COUNT)) else { return };
-    fleet.start_all();
+    (0..4).for_each(|index| fleet.start_idle(index));
     let took = fleet.wait_spread(COUNT, 4);
     eprintln!("{COUNT} connectors over 4 hosts after {took:?}: {:?}", fleet.spread());
     fleet.kill(2);
     let took = fleet.wait_spread(COUNT, 3);
     eprintln!("over 3 of them {took:?} after a kill: {:?}", fleet.spread());
-    fleet.start(2);
+    fleet.start_idle(2);
     let took = fleet.wait_spread(COUNT, 4);
     eprintln!("over 4 again after {took:?}: {:?}", fleet.spread());
     fleet.stop_all();
@@ -216,5 +216,30 @@ fn a_host_that_wakes_up_after_a_takeover_does_nothing_with_what_it_had() {
     fleet.wait_delivered(MINUTES);
     fleet.stop_all();
     fleet.account().assert_exact();
+    fleet.assert_fenced();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_database_that_does_not_answer() {
+    let sim = simulate(EmailConfig { live_per_second: 5.0, ..email() });
+    let Some(mut fleet) = Fleet::new(sim, 1, &alone) else { return };
+    fleet.start(0);
+    wait("records", || fleet.tails(), || has_lines(&fleet.nodes[0].place.out()).then_some(()));
+    fleet.server.pause();
+    std::thread::sleep(Duration::from_secs(1));
+    let host = fleet.nodes[0].host.take().unwrap();
+    let begun = Instant::now();
+    host.signal("TERM");
+    let ending = host.wait_end();
+    let took = begun.elapsed();
+    eprintln!("a stop without the database took {took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}\n{}", ending.log);
+    assert!(!ending.log.contains("went astray"), "{}", ending.log);
+    fleet.server.resume();
+    fleet.start(0);
+    fleet.sim.stop_live();
+    fleet.wait_delivered(MINUTES);
+    fleet.stop_all();
+    fleet.account().assert_complete();
     fleet.assert_fenced();
 }
