@@ -91,7 +91,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "records_fetched_total",
         "Records read from the vendor.",
-        Of::Stream(|reading, _| reading.fetched_max as f64),
+        Of::Stream(|reading, _| reading.counts.fetched as f64),
     ),
     Metric::counter(
         "records_duplicate_total",
@@ -212,8 +212,6 @@ pub struct Reading<'a> {
     pub counts: Counts,
     /// Records fetched and neither delivered nor given up yet.
     pub pending: u64,
-    /// The most that were ever fetched; what is given up is read, and then counted, again.
-    pub fetched_max: u64,
     /// Records that the host has confirmed.
     pub confirmed: u64,
     /// Up to where everything is delivered.
@@ -231,8 +229,8 @@ impl Reading<'_> {
     }
 
     fn imbalance(&self) -> u64 {
-        let Counts { fetched, duplicate, delivered, .. } = self.counts;
-        fetched.abs_diff(delivered + duplicate + self.pending)
+        let Counts { fetched, duplicate, delivered, left, .. } = self.counts;
+        fetched.abs_diff(delivered + duplicate + left + self.pending)
     }
 }
 
@@ -326,9 +324,8 @@ pub(crate) mod tests {
             connector,
             stream,
             is_log,
-            counts: Counts { fetched: 10, duplicate: 3, delivered: 5, late: 1 },
+            counts: Counts { fetched: 10, duplicate: 3, delivered: 5, late: 1, left: 0 },
             pending: 2,
-            fetched_max: 10,
             confirmed: 6,
             cursor: Some(at(-60)),
             lateness_max: Duration::from_secs(400),

@@ -198,6 +198,10 @@ impl Committer {
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 self.renew(&error).map(|()| Recalled::Forgotten)
             }
+            // What a database refuses, such as a password that was changed, is no fault of the stream.
+            Err(error) if error.kind() == ErrorKind::Config => {
+                Err(Error::new(ErrorKind::Store, error.to_string()))
+            }
             other => other,
         }
     }

@@ -34,6 +34,9 @@ pub struct Counts {
     pub delivered: u64,
     /// Of these, records that only a verification pass found.
     pub late: u64,
+    /// Of these, records that were given up before they were committed, since the lease ended or the
+    /// poller failed; whoever comes next reads them again.
+    pub left: u64,
 }
 
 /// Where one stream stands.
@@ -85,14 +88,14 @@ impl Position {
 
     /// Gives up what is pending: somebody else will read and deliver it.
     fn forfeit(&mut self) {
-        self.counts.fetched -= self.ledger.pending() as u64;
+        self.counts.left += self.ledger.pending() as u64;
     }
 
-    /// `fetched = delivered + duplicate + pending`; anything else means that records went astray.
+    /// `fetched = delivered + duplicate + left + pending`; anything else means that records went astray.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
-        let Counts { fetched, duplicate, delivered, .. } = self.counts;
-        fetched == delivered + duplicate + self.ledger.pending() as u64
+        let Counts { fetched, duplicate, delivered, left, .. } = self.counts;
+        fetched == delivered + duplicate + left + self.ledger.pending() as u64
     }
 }
 
@@ -215,21 +218,16 @@ impl StreamState {
     /// Gives up the windows of a lane that are not read to their end, and the batches of them that
     /// nobody has seen; all of it is asked for again.
     pub fn abandon(&self, lane: Lane, unseen: &[Batch]) {
-        self.withdraw(lane, unseen);
-        self.position().lane(lane).abandon();
-    }
-
-    /// Gives up batches that nobody has seen; what they hold is to be read again.
-    pub fn withdraw(&self, lane: Lane, unseen: &[Batch]) {
         let mut position = self.position();
         for batch in unseen {
             position.ledger.withdraw(&batch.ids);
             position.lane(lane).settled(batch.window);
-            position.counts.fetched -= batch.records() as u64;
+            position.counts.left += batch.records() as u64;
             if let Some(inventory) = &mut position.inventory {
                 inventory.withdraw(&batch.ids);
             }
         }
+        position.lane(lane).abandon();
     }
 
     /// Whether a verification pass of that number reads it again.

@@ -55,7 +55,8 @@ pub struct Keep {
     warrant: Warrant,
     stop: Stop,
     logger: Logger,
-    is_away: bool,
+    /// The kinds of errors that were told since the database went away; empty while it answers.
+    told: Vec<ErrorKind>,
 }
 
 impl Keep {
@@ -88,7 +89,7 @@ impl Keep {
             warrant,
             stop,
             logger,
-            is_away: false,
+            told: Vec::new(),
         };
         keep.desks.iter().for_each(|desk| desk.note(|_| {}));
         match keep.look(now) {
@@ -139,7 +140,13 @@ impl Keep {
         self.note_holders(&roll);
         let desks = &self.desks;
         let deeds = self.keeper.deeds(&roll, now, |desk| desks[desk].departure());
+        let begun = monotonic();
         for deed in deeds {
+            // With many leases to take from a slow database, this host must not be silent meanwhile.
+            let is_late = begun.elapsed() > self.lease_timeout / BEATS_MIN;
+            if is_late && matches!(deed, Deed::Take(..)) {
+                continue;
+            }
             if let Err(error) = self.act(deed, &roll) {
                 // The next beat begins with what this one left.
                 return self.note_contact(Some(&error));
@@ -225,17 +232,23 @@ impl Keep {
         }
     }
 
-    /// Says once that the database is away, and once that it is back.
+    /// Says once that the database is away, once that a person has to change something, and once that it
+    /// is back.
     fn note_contact(&mut self, error: Option<&Error>) {
         match error {
-            Some(error) if !self.is_away => self.logger.error(format!(
-                "{error}; nothing is lost: nothing new is asked for or saved until it answers, and \
-                 what was fetched waits"
-            )),
-            None if self.is_away => self.logger.info("the database answers again"),
+            Some(error) if !self.told.contains(&error.kind()) => {
+                self.told.push(error.kind());
+                self.logger.error(format!(
+                    "{error}; nothing is lost: nothing new is asked for or saved until it answers, \
+                     and what was fetched waits"
+                ));
+            }
+            None if !self.told.is_empty() => {
+                self.told.clear();
+                self.logger.info("the database answers again");
+            }
             _ => {}
         }
-        self.is_away = error.is_some();
         self.desks.iter().for_each(|desk| desk.note(|standing| standing.is_away = error.is_some()));
     }
 }

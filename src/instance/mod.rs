@@ -366,11 +366,12 @@ impl Instance {
     fn log_counts(&self) {
         for watched in &self.watch.streams {
             let position = watched.state.position();
-            let Counts { fetched, duplicate, delivered, late } = position.counts;
+            let Counts { fetched, duplicate, delivered, late, left } = position.counts;
+            let left = if left > 0 { format!(", left {left}") } else { String::new() };
             let name = format!("{}.{}", watched.connector, watched.stream);
             self.logger.child(&name).info(format!(
                 "fetched {fetched}, duplicate {duplicate}, delivered {delivered}, late {late}, \
-                 pending {}",
+                 pending {}{left}",
                 position.ledger.pending()
             ));
         }

@@ -113,23 +113,28 @@ impl Start {
         let stop = around.stop.clone();
         while let Some(over) = self.seat.sit(&stop) {
             around.stop = over;
-            self.run_once(&around);
+            let mut poller = self.run_until_over(&around);
+            // At the end of the instance, what is pending stays so.
+            if !stop.is_raised() {
+                poller.abandon();
+            }
             self.seat.leave();
         }
     }
 
     /// Runs the connector's poller until it is to leave; one that panics is started again.
-    fn run_once(&mut self, around: &Surroundings) {
-        while !around.stop.is_raised() {
+    fn run_until_over(&mut self, around: &Surroundings) -> Poller {
+        loop {
             let mut poller = self.poller();
             let client = &mut self.client;
             let run = AssertUnwindSafe(|| poller::run(&mut poller, client, around));
-            let has_failed = catch_unwind(run).is_err();
+            if catch_unwind(run).is_ok() {
+                return poller;
+            }
+            self.logger.error("this connector failed inside and starts again; please report it");
             poller.abandon();
-            if has_failed {
-                self.logger
-                    .error("this connector failed inside and starts again; please report it");
-                let _ = around.stop.wait(RESTART_INTERVAL);
+            if around.stop.wait(RESTART_INTERVAL) {
+                return poller;
             }
         }
     }

@@ -21,27 +21,23 @@ pub struct Watched {
     pub(super) state: Arc<StreamState>,
     /// Records that the host has confirmed.
     confirmed: u64,
-    /// The most that were fetched: what is given up is not counted any more, but a counter never falls.
-    fetched_max: u64,
 }
 
 impl Watched {
     /// A stream of which nothing is confirmed yet.
     #[must_use]
     pub fn new(connector: String, stream: String, state: Arc<StreamState>) -> Self {
-        Self { connector, stream, state, confirmed: 0, fetched_max: 0 }
+        Self { connector, stream, state, confirmed: 0 }
     }
 
-    fn reading(&mut self) -> Reading<'_> {
+    fn reading(&self) -> Reading<'_> {
         let activity = self.state.activity().clone();
         let position = self.state.position();
-        self.fetched_max = self.fetched_max.max(position.counts.fetched);
         Reading {
             connector: &self.connector,
             stream: &self.stream,
             is_log: self.state.mode() == Mode::Log,
             counts: position.counts,
-            fetched_max: self.fetched_max,
             pending: position.ledger.pending() as u64,
             confirmed: self.confirmed,
             cursor: position.progress.cursor(),
@@ -83,7 +79,7 @@ impl Watch {
     /// Shows the host where everything stands, and says what is worth a line.
     pub(super) fn look(&mut self, host: &mut dyn Host, moment: &Moment) {
         self.looked_at = Some(moment.instant);
-        let readings: Vec<Reading> = self.streams.iter_mut().map(Watched::reading).collect();
+        let readings: Vec<Reading> = self.streams.iter().map(Watched::reading).collect();
         host.measure(&metrics::samples(&readings, moment), clock_nanos(moment));
         let connectors = readings.chunk_by(|one, two| one.connector == two.connector);
         for (own, (status, logger)) in connectors.zip(&mut self.connectors) {

@@ -291,10 +291,10 @@ impl Poller {
         self.note_read(task);
     }
 
-    /// These batches did not get into the queue before the end.
-    pub fn give_up(&mut self, task: usize, unseen: &[Batch]) {
-        let Task { parts, lane, .. } = &self.tasks[task];
-        parts.shared.withdraw(*lane, unseen);
+    /// These batches did not get into the queue before the end; they are pending until this poller
+    /// is abandoned.
+    pub fn keep_unseen(&mut self, task: usize, unseen: impl IntoIterator<Item = Batch>) {
+        self.tasks[task].unseen.extend(unseen);
     }
 
     /// Whether the batches of a task must be announced before they are queued.

@@ -59,7 +59,7 @@ pub fn run(poller: &mut Poller, transport: &mut dyn Transport, around: &Surround
             }
             Step::Offer { task, batch } => {
                 if let Err(batch) = enqueue(poller, around, task, batch) {
-                    return poller.give_up(task, &[batch]);
+                    return poller.keep_unseen(task, [batch]);
                 }
                 poller.activity(task).wait = Wait::Round;
                 poller.offered(task, Now::read());
@@ -127,8 +127,7 @@ fn hand_over(
     let mut batches = poller.partial(task, records, Now::read()).into_iter();
     while let Some(batch) = batches.next() {
         if let Err(batch) = enqueue(poller, around, task, batch) {
-            let unseen: Vec<Batch> = iter::once(batch).chain(batches).collect();
-            poller.give_up(task, &unseen);
+            poller.keep_unseen(task, iter::once(batch).chain(batches));
             return Err(Error::stopped());
         }
     }

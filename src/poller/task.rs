@@ -130,6 +130,8 @@ pub(super) struct Task {
     backoff: Backoff,
     /// Beginnings of the current window in a row.
     pub(super) restarts: Backoff,
+    /// Batches that did not get into the queue before the end.
+    pub(super) unseen: Vec<Batch>,
     /// A window was read to its end since this was last looked at.
     pub(super) has_read: bool,
 }
@@ -157,6 +159,7 @@ impl Task {
             lag: Lag::default(),
             backoff: Backoff::default(),
             restarts: Backoff::default(),
+            unseen: Vec::new(),
             has_read: false,
         }
     }
@@ -219,11 +222,11 @@ impl Task {
     /// Gives up the round: what was read but not queued, and the windows that were not read.
     pub(super) fn abandon(&mut self) {
         self.windows.clear();
-        let unseen = match &mut self.state {
-            State::Offering { batches, .. } => std::mem::take(batches),
-            _ => VecDeque::new(),
-        };
-        self.parts.shared.abandon(self.lane, &Vec::from(unseen));
+        let mut unseen = std::mem::take(&mut self.unseen);
+        if let State::Offering { batches, .. } = &mut self.state {
+            unseen.extend(batches.drain(..));
+        }
+        self.parts.shared.abandon(self.lane, &unseen);
     }
 
     fn take_state(&mut self, now: Now) -> State {

@@ -7,6 +7,7 @@ mod abi;
 mod config;
 mod crash;
 mod faults;
+mod fleet;
 mod fluent_bit;
 mod formats;
 mod fuzz;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod database;
+mod examples;
 mod fuzz;
 mod mistakes;
 mod positions;

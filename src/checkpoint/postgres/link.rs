@@ -34,10 +34,11 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// Where the servers of most systems have their socket.
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 /// The server gives up a little before this side does, so that it can say why. A commit that was
-/// reported must not be forgotten, and a look at a lease must see what the lock waited for.
+/// reported must not be forgotten, and a look at a lease must see what the lock waited for. Who is
+/// frozen in the middle of a commit keeps the lease's row locked, and so holds up who takes over.
 const SESSION: &str = "SET statement_timeout = '9s';
     SET lock_timeout = '5s';
-    SET idle_in_transaction_session_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '3s';
     SET default_transaction_isolation = 'read committed';
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') = 'off'";

@@ -65,6 +65,8 @@ impl Registry for Postgres {
     }
 
     fn take(&mut self, me: &str, seen: &Lease) -> Result<Option<u64>> {
+        // Nobody waits for a commit that whoever was frozen or cut off has left half done, until the
+        // server gives it up: who waits says no longer that it lives. The next beat tries again.
         self.link.call(async |session| {
             let epoch = signed(seen.epoch);
             let values = [
@@ -77,7 +79,9 @@ impl Registry for Postgres {
                 .query(
                     "UPDATE in_trendmicro_lease
                      SET holder = $1, epoch = epoch + 1, since = clock_timestamp()
-                     WHERE connector = $2 AND epoch = $3 AND holder IS NOT DISTINCT FROM $4
+                     WHERE connector = (SELECT connector FROM in_trendmicro_lease
+                         WHERE connector = $2 AND epoch = $3 AND holder IS NOT DISTINCT FROM $4
+                         FOR UPDATE SKIP LOCKED)
                      RETURNING epoch",
                     &values,
                 )

@@ -3,6 +3,7 @@
 mod books;
 mod config;
 mod disk;
+pub mod fleet;
 mod host;
 pub mod postgres;
 mod receiver;

@@ -171,7 +171,7 @@ impl Node {
                 if let Doing::Intending { task, batch, .. } | Doing::Pushing { task, batch, .. } =
                     doing
                 {
-                    poller.give_up(task, &[batch]);
+                    poller.keep_unseen(task, [batch]);
                 }
                 poller.abandon();
                 arm.seat.leave();
