@@ -423,7 +423,9 @@ impl Writer<'_> {
         let mut count = 0;
         reader.members(|reader| {
             let key = self.out.len();
-            self.string(reader)?;
+            if !self.short_string(reader) {
+                self.string(reader)?;
+            }
             reader.colon()?;
             count += 1;
             self.member(reader, key, depth)
@@ -439,7 +441,9 @@ impl Writer<'_> {
     /// Writes the value of a member whose key lies at `key`.
     fn member(&mut self, reader: &mut Reader<'_>, key: usize, depth: usize) -> Result<()> {
         let (value, before) = (self.out.len(), self.outline.mark());
-        self.value(reader, depth)?;
+        if !self.short_string(reader) {
+            self.value(reader, depth)?;
+        }
         self.outline.member(self.out, key, value, before);
         Ok(())
     }
@@ -450,7 +454,7 @@ impl Writer<'_> {
         let mut count = 0;
         reader.array(|reader| {
             count += 1;
-            self.value(reader, depth)
+            if self.short_string(reader) { Ok(()) } else { self.value(reader, depth) }
         })?;
         let moved = msgpack::close_array(self.out, at, count);
         if moved > 0 {
@@ -459,10 +463,17 @@ impl Writer<'_> {
         Ok(())
     }
 
-    #[inline]
+    /// Writes what comes next if it is a short string, as most keys and values are.
+    #[inline(always)]
+    fn short_string(&mut self, reader: &mut Reader<'_>) -> bool {
+        let Some((block, length)) = reader.short_string() else { return false };
+        msgpack::short_text(self.out, block, length);
+        true
+    }
+
     fn string(&mut self, reader: &mut Reader<'_>) -> Result<()> {
-        if let Some((bytes, length)) = reader.plain_string()? {
-            msgpack::text_within(self.out, bytes, length);
+        if let Some(text) = reader.plain_string()? {
+            msgpack::text(self.out, text);
             return Ok(());
         }
         let at = msgpack::open(self.out);
