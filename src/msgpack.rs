@@ -77,6 +77,24 @@ pub fn short_text(out: &mut Vec<u8>, block: &[u8; 32], length: usize) {
     out.truncate(end);
 }
 
+/// Writes a number of JSON exactly where MessagePack can, else as a string of its digits.
+pub fn number(out: &mut Vec<u8>, text: &str) {
+    let is_integer = !text.contains(['.', 'e', 'E']);
+    if is_integer && text != "-0" {
+        if let Ok(value) = text.parse::<u64>() {
+            return unsigned(out, value);
+        }
+        return match text.parse::<i64>() {
+            Ok(value) => signed(out, value),
+            Err(_) => string(out, text),
+        };
+    }
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => float(out, value),
+        _ => string(out, text),
+    }
+}
+
 /// Writes an unsigned integer in its shortest form.
 pub fn unsigned(out: &mut Vec<u8>, value: u64) {
     match value {

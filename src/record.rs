@@ -400,7 +400,7 @@ impl Writer<'_> {
             Kind::Object => self.object(reader, depth - 1)?,
             Kind::Array => self.array(reader, depth - 1)?,
             Kind::String => self.string(reader)?,
-            Kind::Number => number(self.out, reader.number()?),
+            Kind::Number => msgpack::number(self.out, reader.number()?),
             Kind::True => {
                 reader.word("true")?;
                 msgpack::boolean(self.out, true);
@@ -480,24 +480,6 @@ impl Writer<'_> {
         reader.string_onto(self.out)?;
         msgpack::close_string(self.out, at);
         Ok(())
-    }
-}
-
-/// Writes a number exactly where MessagePack can, else as a string of its digits.
-fn number(out: &mut Vec<u8>, text: &str) {
-    let is_integer = !text.contains(['.', 'e', 'E']);
-    if is_integer && text != "-0" {
-        if let Ok(value) = text.parse::<u64>() {
-            return msgpack::unsigned(out, value);
-        }
-        return match text.parse::<i64>() {
-            Ok(value) => msgpack::signed(out, value),
-            Err(_) => msgpack::string(out, text),
-        };
-    }
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => msgpack::float(out, value),
-        _ => msgpack::string(out, text),
     }
 }
 
