@@ -8,8 +8,13 @@
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
+use wide::u8x32;
 
 use crate::error::{Error, Result};
+
+/// How much of a string is looked at in one go, with the vector instructions that every processor of
+/// an architecture has.
+pub const BLOCK_BYTES: usize = 32;
 
 /// What the next value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,25 +151,38 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a string without an escape: returns the text from its start on, and its length. One
-    /// with an escape stays where it is, for [`Reader::string_onto`], and so does one that is cut.
+    /// Reads a string that is shorter than the block it lies in, which is returned with its length.
+    /// Anything else, and a string with an escape in it, stays where it is.
+    #[inline(always)]
+    pub fn short_string(&mut self) -> Option<(&'a [u8; BLOCK_BYTES], usize)> {
+        if self.skip_space() != Some(b'"') {
+            return None;
+        }
+        let (_, rest) = self.rest().split_first()?;
+        let block = rest.first_chunk()?;
+        let length = first_mark(block).filter(|&length| block[length] == b'"')?;
+        self.at += length + 2;
+        Some((block, length))
+    }
+
+    /// Reads a string without an escape and returns its text. One with an escape stays where it is,
+    /// for [`Reader::string_onto`], and so does one that is cut.
     ///
     /// # Errors
     /// When no string begins here.
     #[inline]
-    pub fn plain_string(&mut self) -> Result<Option<(&'a [u8], usize)>> {
+    pub fn plain_string(&mut self) -> Result<Option<&'a [u8]>> {
         self.expect(b'"', "a string")?;
         let rest = self.rest();
-        let mut passed = 0;
-        while let Some(block) = rest[passed..].first_chunk::<16>() {
-            if let Some(length) = first_mark(block) {
-                if block[length] == b'\\' {
-                    break;
-                }
-                self.at += passed + length + 1;
-                return Ok(Some((rest, passed + length)));
+        let blocks = rest.as_chunks::<BLOCK_BYTES>().0;
+        for (i, block) in blocks.iter().enumerate() {
+            let Some(within) = first_mark(block) else { continue };
+            if block[within] == b'\\' {
+                break;
             }
-            passed += block.len();
+            let length = i * BLOCK_BYTES + within;
+            self.at += length + 1;
+            return Ok(Some(&rest[..length]));
         }
         self.at -= 1;
         Ok(None)
@@ -425,15 +443,11 @@ impl<'a> Reader<'a> {
 
 /// Where the first quotation mark or backslash is.
 #[inline]
-fn first_mark(block: &[u8; 16]) -> Option<usize> {
-    let word = u128::from_le_bytes(*block);
-    // The highest bit of each byte that is zero; above the first such byte, others may be set too.
-    let found = |mark: u8| {
-        let word = word ^ u128::from_ne_bytes([mark; 16]);
-        word.wrapping_sub(u128::from_ne_bytes([0x01; 16])) & !word & u128::from_ne_bytes([0x80; 16])
-    };
-    let found = found(b'"') | found(b'\\');
-    (found != 0).then_some(found.trailing_zeros() as usize / 8)
+fn first_mark(block: &[u8; BLOCK_BYTES]) -> Option<usize> {
+    let block = u8x32::new(*block);
+    let is_mark = block.simd_eq(u8x32::splat(b'"')) | block.simd_eq(u8x32::splat(b'\\'));
+    let marks = is_mark.to_bitmask();
+    (marks != 0).then_some(marks.trailing_zeros() as usize)
 }
 
 #[cfg(test)]
@@ -454,6 +468,13 @@ mod tests {
                     reader.string_onto(&mut out).unwrap();
                     let expected = format!("before{}", string.replace("\\n", "\n"));
                     assert_eq!((out, reader.rest()), (expected.into_bytes(), after.as_bytes()));
+                    let mut reader = Reader::new(&text);
+                    let Some((block, length)) = reader.short_string() else {
+                        assert_eq!(reader.position(), 0);
+                        continue;
+                    };
+                    assert_eq!(&block[..length], string.as_bytes());
+                    assert_eq!(reader.rest(), after.as_bytes());
                 }
                 let cut = format!("\"{string}");
                 assert!(Reader::new(&cut).string_onto(&mut Vec::new()).is_err());

@@ -45,9 +45,11 @@ pub fn text(out: &mut Vec<u8>, text: &[u8]) {
 #[inline]
 pub fn raw(out: &mut Vec<u8>, bytes: &[u8]) {
     match bytes.len() {
+        4..=7 => ends::<4>(out, bytes),
         8..=16 => ends::<8>(out, bytes),
         17..=32 => ends::<16>(out, bytes),
         33..=64 => ends::<32>(out, bytes),
+        65..=128 => ends::<64>(out, bytes),
         _ => out.extend_from_slice(bytes),
     }
 }
@@ -65,18 +67,31 @@ fn ends<const BLOCK: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(last);
 }
 
-/// Writes the string that is the first `length` bytes of `bytes`, which are known to be text. With
-/// more behind it, a short string is copied without a call.
-#[inline]
-pub fn text_within(out: &mut Vec<u8>, bytes: &[u8], length: usize) {
-    match bytes.first_chunk::<32>() {
-        Some(block) if length < block.len() => {
-            out.push(0xa0 | length as u8);
-            let end = out.len() + length;
-            out.extend_from_slice(block);
-            out.truncate(end);
+/// Writes the string that is the first `length` bytes of a block, of which there are fewer than it has
+/// and which are known to be text. With more behind it, a string is copied without a call.
+#[inline(always)]
+pub fn short_text(out: &mut Vec<u8>, block: &[u8; 32], length: usize) {
+    out.push(0xa0 | length as u8);
+    let end = out.len() + length;
+    out.extend_from_slice(block);
+    out.truncate(end);
+}
+
+/// Writes a number of JSON exactly where MessagePack can, else as a string of its digits.
+pub fn number(out: &mut Vec<u8>, text: &str) {
+    let is_integer = !text.contains(['.', 'e', 'E']);
+    if is_integer && text != "-0" {
+        if let Ok(value) = text.parse::<u64>() {
+            return unsigned(out, value);
         }
-        _ => text(out, &bytes[..length]),
+        return match text.parse::<i64>() {
+            Ok(value) => signed(out, value),
+            Err(_) => string(out, text),
+        };
+    }
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => float(out, value),
+        _ => string(out, text),
     }
 }
 
@@ -391,14 +406,13 @@ impl<'a> View<'a> {
     }
 
     /// How many bytes the value takes.
-    #[inline]
+    #[inline(always)]
     fn length(&self) -> usize {
-        match *self.0 {
-            // Most values are short texts and small numbers.
-            [0..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff, ..] => 1,
-            [marker @ 0xa0..=0xbf, ..] => 1 + usize::from(marker & 0x1f),
-            [0xd9, length, ..] => 2 + usize::from(length),
-            _ => self.any_length(),
+        let Some(&marker) = self.0.first() else { return 1 };
+        match (LENGTHS[usize::from(marker)], self.0) {
+            (0, [0xd9, length, ..]) => 2 + usize::from(*length),
+            (0, _) => self.any_length(),
+            (length, _) => usize::from(length),
         }
     }
 
@@ -417,7 +431,27 @@ impl<'a> View<'a> {
     }
 }
 
+/// How many bytes a value takes that begins with this one; 0 if more must be known.
+static LENGTHS: [u8; 256] = {
+    let mut lengths = [0; 256];
+    let mut marker = 0;
+    while marker < lengths.len() {
+        lengths[marker] = match marker {
+            0x81..=0x8f | 0x91..=0x9f | 0xd9..=0xdf => 0,
+            0xa0..=0xbf => 1 + (marker as u8 & 0x1f),
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 => 3,
+            0xca | 0xce | 0xd2 => 5,
+            0xcb | 0xcf | 0xd3 => 9,
+            _ => 1,
+        };
+        marker += 1;
+    }
+    lengths
+};
+
 /// Splits the first value off `rest`.
+#[inline(always)]
 fn take<'a>(rest: &mut &'a [u8]) -> Option<View<'a>> {
     let length = View(rest).length();
     let (value, after) = rest.split_at_checked(length).filter(|(value, _)| !value.is_empty())?;

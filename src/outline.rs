@@ -21,7 +21,7 @@ pub struct Outline {
     /// Those of the maps that are being written, the innermost last.
     open: Vec<Pair>,
     /// By their nesting, the order of the pairs of the last map that was written.
-    orders: Vec<Vec<usize>>,
+    orders: Vec<Vec<Place>>,
     depth: usize,
 }
 
@@ -45,6 +45,10 @@ struct Pair {
     /// The maps in the value.
     maps: Range<usize>,
 }
+
+/// A pair in its map's order: its prefix and, below that, its index. Numbers sort much faster than
+/// what has to be looked up.
+type Place = u128;
 
 /// What was known of a record when a container of it began.
 #[derive(Clone, Copy)]
@@ -113,7 +117,7 @@ impl Outline {
         let pairs = &self.open[mark.open..];
         sort(order, pairs, bytes);
         let first = self.pairs.len();
-        self.pairs.extend(order.iter().map(|&i| pairs[i].clone()));
+        self.pairs.extend(order.iter().map(|&place| pairs[index(place)].clone()));
         self.open.truncate(mark.open);
         self.maps[mark.maps] = Map {
             start: header.start,
@@ -245,19 +249,31 @@ fn append(out: &mut Vec<u8>, bytes: &[u8], piece: Range<usize>) {
 /// Makes `order` the order of the pairs by their keys; equal keys stay in theirs.
 ///
 /// Maps in one place of a record are mostly alike, so the last one's order is mostly right already.
-fn sort(order: &mut Vec<usize>, pairs: &[Pair], bytes: &[u8]) {
-    if order.len() != pairs.len() {
+fn sort(order: &mut Vec<Place>, pairs: &[Pair], bytes: &[u8]) {
+    let place = |i: usize| Place::from(pairs[i].prefix) << 64 | i as Place;
+    if order.len() == pairs.len() {
+        order.iter_mut().for_each(|known| *known = place(index(*known)));
+    } else {
         order.clear();
-        order.extend(0..pairs.len());
+        order.extend((0..pairs.len()).map(place));
     }
-    let compare = |&one: &usize, &two: &usize| {
-        let (one, two) = (&pairs[one], &pairs[two]);
-        let rest = || bytes[one.key..one.value].cmp(&bytes[two.key..two.value]);
-        one.prefix.cmp(&two.prefix).then_with(rest).then(one.key.cmp(&two.key))
-    };
-    if !order.is_sorted_by(|one, two| compare(one, two).is_le()) {
-        order.sort_unstable_by(compare);
+    let prefix = |place: &Place| place >> 64;
+    if order.is_sorted_by(|one, two| prefix(one) < prefix(two)) {
+        return;
     }
+    order.sort_unstable();
+    for alike in order.chunk_by_mut(|one, two| prefix(one) == prefix(two)) {
+        let key = |place: &Place| {
+            let pair = &pairs[index(*place)];
+            (&bytes[pair.key..pair.value], pair.key)
+        };
+        alike.sort_unstable_by(|one, two| key(one).cmp(&key(two)));
+    }
+}
+
+/// Which pair it is.
+fn index(place: Place) -> usize {
+    (place & Place::from(u64::MAX)) as usize
 }
 
 /// The first eight bytes of a key of that length, as a number that sorts as they do. What follows

@@ -400,7 +400,7 @@ impl Writer<'_> {
             Kind::Object => self.object(reader, depth - 1)?,
             Kind::Array => self.array(reader, depth - 1)?,
             Kind::String => self.string(reader)?,
-            Kind::Number => number(self.out, reader.number()?),
+            Kind::Number => msgpack::number(self.out, reader.number()?),
             Kind::True => {
                 reader.word("true")?;
                 msgpack::boolean(self.out, true);
@@ -423,7 +423,9 @@ impl Writer<'_> {
         let mut count = 0;
         reader.members(|reader| {
             let key = self.out.len();
-            self.string(reader)?;
+            if !self.short_string(reader) {
+                self.string(reader)?;
+            }
             reader.colon()?;
             count += 1;
             self.member(reader, key, depth)
@@ -439,7 +441,9 @@ impl Writer<'_> {
     /// Writes the value of a member whose key lies at `key`.
     fn member(&mut self, reader: &mut Reader<'_>, key: usize, depth: usize) -> Result<()> {
         let (value, before) = (self.out.len(), self.outline.mark());
-        self.value(reader, depth)?;
+        if !self.short_string(reader) {
+            self.value(reader, depth)?;
+        }
         self.outline.member(self.out, key, value, before);
         Ok(())
     }
@@ -450,7 +454,7 @@ impl Writer<'_> {
         let mut count = 0;
         reader.array(|reader| {
             count += 1;
-            self.value(reader, depth)
+            if self.short_string(reader) { Ok(()) } else { self.value(reader, depth) }
         })?;
         let moved = msgpack::close_array(self.out, at, count);
         if moved > 0 {
@@ -459,34 +463,23 @@ impl Writer<'_> {
         Ok(())
     }
 
-    #[inline]
+    /// Writes what comes next if it is a short string, as most keys and values are.
+    #[inline(always)]
+    fn short_string(&mut self, reader: &mut Reader<'_>) -> bool {
+        let Some((block, length)) = reader.short_string() else { return false };
+        msgpack::short_text(self.out, block, length);
+        true
+    }
+
     fn string(&mut self, reader: &mut Reader<'_>) -> Result<()> {
-        if let Some((bytes, length)) = reader.plain_string()? {
-            msgpack::text_within(self.out, bytes, length);
+        if let Some(text) = reader.plain_string()? {
+            msgpack::text(self.out, text);
             return Ok(());
         }
         let at = msgpack::open(self.out);
         reader.string_onto(self.out)?;
         msgpack::close_string(self.out, at);
         Ok(())
-    }
-}
-
-/// Writes a number exactly where MessagePack can, else as a string of its digits.
-fn number(out: &mut Vec<u8>, text: &str) {
-    let is_integer = !text.contains(['.', 'e', 'E']);
-    if is_integer && text != "-0" {
-        if let Ok(value) = text.parse::<u64>() {
-            return msgpack::unsigned(out, value);
-        }
-        return match text.parse::<i64>() {
-            Ok(value) => msgpack::signed(out, value),
-            Err(_) => msgpack::string(out, text),
-        };
-    }
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => msgpack::float(out, value),
-        _ => msgpack::string(out, text),
     }
 }
 

@@ -6,6 +6,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use memchr::{memchr, memchr_iter, memrchr};
+use wide::u8x16;
+
+/// Of longer texts, so much is looked at in one go, with the vector instructions that every
+/// processor of an architecture has.
+const BLOCK_BYTES: usize = 16;
 
 /// What the last texts were found to be: several targets ask the same of one field.
 #[derive(Default)]
@@ -90,8 +95,7 @@ pub fn address(text: &[u8]) -> Option<&[u8]> {
         Some(rest) => memrchr(b'<', rest).map_or(text, |at| &rest[at + 1..]),
         None => text,
     };
-    let seen = classes(inner);
-    let is_plain = seen & AT != 0 && seen & NOT_IN_ADDRESS == 0;
+    let is_plain = has(inner, [b'@']) && !has(inner, [b' ', b',', b'<', b'>']);
     (is_plain || is_quoted(inner)).then_some(inner)
 }
 
@@ -164,30 +168,22 @@ fn delivery(text: &[u8]) -> Delivery<'_> {
 }
 
 fn is_host(text: &[u8]) -> bool {
-    let seen = classes(text);
-    seen & DOT != 0 && seen & NOT_IN_HOST == 0
+    has(text, [b'.']) && !has(text, [b' ', b',', b':', b'/', b'@'])
 }
 
-const AT: u8 = 1;
-const DOT: u8 = 1 << 1;
-const NOT_IN_ADDRESS: u8 = 1 << 2;
-const NOT_IN_HOST: u8 = 1 << 3;
-
-/// The classes of all bytes of a text, looked up in one pass.
-fn classes(text: &[u8]) -> u8 {
-    static CLASSES: [u8; 256] = {
-        let mut classes = [0; 256];
-        classes[b'@' as usize] = AT | NOT_IN_HOST;
-        classes[b'.' as usize] = DOT;
-        classes[b' ' as usize] = NOT_IN_ADDRESS | NOT_IN_HOST;
-        classes[b',' as usize] = NOT_IN_ADDRESS | NOT_IN_HOST;
-        classes[b'<' as usize] = NOT_IN_ADDRESS;
-        classes[b'>' as usize] = NOT_IN_ADDRESS;
-        classes[b':' as usize] = NOT_IN_HOST;
-        classes[b'/' as usize] = NOT_IN_HOST;
-        classes
+/// Whether one of these bytes is in a text.
+#[inline]
+fn has<const N: usize>(text: &[u8], marks: [u8; N]) -> bool {
+    let in_block = |block: &[u8; BLOCK_BYTES]| {
+        let block = u8x16::new(*block);
+        let is_mark = marks.iter().map(|&mark| block.simd_eq(u8x16::splat(mark)));
+        is_mark.reduce(|one, other| one | other).is_some_and(u8x16::any)
     };
-    text.iter().fold(0, |seen, &byte| seen | CLASSES[usize::from(byte)])
+    match text.last_chunk() {
+        // What is left behind the blocks lies in the last one's worth of bytes.
+        Some(last) => in_block(last) || text.as_chunks().0.iter().any(in_block),
+        None => text.iter().any(|byte| marks.contains(byte)),
+    }
 }
 
 #[cfg(test)]

@@ -216,6 +216,15 @@ impl<'a> Found<'a> {
                     bytes.write(out);
                     written.members += count;
                 }
+                Node::Text { key, slot } => {
+                    let is_text = |value: &View<'_>| value.as_bytes().is_some();
+                    let Some(text) = self.value(*slot).filter(is_text) else { continue };
+                    key.write(out);
+                    msgpack::raw(out, text.bytes());
+                    self.take(*slot, Taken::All);
+                    written.members += 1;
+                    written.is_live = true;
+                }
                 Node::Leaf { key, leaf } => {
                     let start = out.len();
                     key.write(out);

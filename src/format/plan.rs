@@ -61,7 +61,9 @@ pub(super) enum Node {
     Fixed { bytes: Piece, count: usize },
     /// An object, or a list of one object, with its key.
     Branch { key: Piece, is_list: bool, nodes: Vec<Node> },
-    /// A member.
+    /// A member that is the text in a slot, as it stands: most members are.
+    Text { key: Piece, slot: usize },
+    /// Any other member.
     Leaf { key: Piece, leaf: Leaf },
     /// The members that found no home.
     Rest,
@@ -71,21 +73,24 @@ pub(super) enum Node {
 /// a call.
 #[derive(PartialEq)]
 pub(super) struct Piece {
-    blocks: Vec<[u8; PIECE_BYTES]>,
+    first: [u8; PIECE_BYTES],
+    more: Vec<[u8; PIECE_BYTES]>,
     length: usize,
 }
 
 impl Piece {
     fn new(bytes: &[u8]) -> Self {
         let mut filled = bytes.to_vec();
-        filled.resize(bytes.len().next_multiple_of(PIECE_BYTES), 0);
-        Self { blocks: filled.as_chunks().0.to_vec(), length: bytes.len() }
+        filled.resize(bytes.len().next_multiple_of(PIECE_BYTES).max(PIECE_BYTES), 0);
+        let mut blocks = filled.as_chunks().0.to_vec();
+        Self { first: blocks.remove(0), more: blocks, length: bytes.len() }
     }
 
     #[inline]
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let end = out.len() + self.length;
-        self.blocks.iter().for_each(|block| out.extend_from_slice(block));
+        out.extend_from_slice(&self.first);
+        self.more.iter().for_each(|block| out.extend_from_slice(block));
         out.truncate(end);
     }
 }
@@ -145,6 +150,9 @@ impl Plan {
             Fill::Time(path) => Leaf::Time(self.slot(path)),
             Fill::From(paths, Convert::Each(rows)) => {
                 Leaf::Each(self.slot(paths.first()?), Self::new(*rows, None))
+            }
+            Fill::From([path], Convert::Text) => {
+                return Some(Node::Text { key: Piece::new(&key), slot: self.slot(path) });
             }
             Fill::From(paths, convert) => {
                 Leaf::From(paths.iter().map(|path| self.slot(path)).collect(), convert)
@@ -220,7 +228,7 @@ fn rest_comes_last(nodes: &mut [Node]) -> bool {
     let holds_rest = |node: &mut Node| match node {
         Node::Rest => true,
         Node::Branch { nodes, .. } => rest_comes_last(nodes),
-        Node::Fixed { .. } | Node::Leaf { .. } => false,
+        Node::Fixed { .. } | Node::Text { .. } | Node::Leaf { .. } => false,
     };
     let Some(at) = nodes.iter_mut().position(holds_rest) else { return false };
     nodes[at..].rotate_left(1);
@@ -263,7 +271,7 @@ impl Node {
                 [Self::Fixed { bytes, count }] => (key, *is_list, bytes, *count),
                 _ => return None,
             },
-            Self::Leaf { .. } | Self::Rest => return None,
+            Self::Text { .. } | Self::Leaf { .. } | Self::Rest => return None,
         };
         key.write(&mut out);
         if is_list {
@@ -279,7 +287,7 @@ impl Node {
         match self {
             Self::Fixed { .. } => true,
             Self::Branch { nodes, .. } => nodes.iter().all(Self::is_fixed),
-            Self::Leaf { .. } | Self::Rest => false,
+            Self::Text { .. } | Self::Leaf { .. } | Self::Rest => false,
         }
     }
 }
