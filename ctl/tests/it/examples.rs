@@ -128,11 +128,26 @@ fn the_manifests_can_be_read_and_their_configuration_is_legal() {
     let config = found[1].get("data").unwrap().get("fluent-bit.yaml").unwrap().text();
     let config = documents(config).remove(0);
     assert_legal(&config, &Place::new());
-    let spec = found[2].get("spec").unwrap();
-    assert_eq!(spec.get("replicas").unwrap().text(), "2");
-    let pod = spec.get("template").unwrap().get("spec").unwrap();
-    let number = |node: &Node| node.text().parse::<u32>().unwrap();
     let grace = number(config.get("service").unwrap().get("grace").unwrap());
+    assert_pods(&found[2], "2", grace);
+    let instead = read("kubernetes-deployment.yaml");
+    assert_eq!(instead[0].get("kind").unwrap().text(), "Deployment");
+    assert_pods(&instead[0], "2", grace);
+    let database = read("postgres.yaml");
+    let kinds: Vec<&str> = database.iter().map(|node| node.get("kind").unwrap().text()).collect();
+    assert_eq!(kinds, ["Secret", "Service", "StatefulSet"]);
+    assert_pods(&database[2], "1", grace);
+}
+
+fn number(node: &Node) -> u32 {
+    node.text().parse().unwrap()
+}
+
+/// So many pods, with time for a stop that may take `grace` seconds.
+fn assert_pods(document: &Node, replicas: &str, grace: u32) {
+    let spec = document.get("spec").unwrap();
+    assert_eq!(spec.get("replicas").unwrap().text(), replicas);
+    let pod = spec.get("template").unwrap().get("spec").unwrap();
     let patience = number(pod.get("terminationGracePeriodSeconds").unwrap());
     assert!(patience > grace, "a stop must have its time");
 }
