@@ -174,7 +174,11 @@ fn a_long_list_that_is_cut_off_is_delivered_once() {
     let (place, sim) = (Place::new(), simulate(ApexConfig { agents: 8_000, ..apex() }));
     let cut = Fault::new(ROUTE, When::Times(2), FaultKind::CloseMidBody);
     let fault = sim.faults().add(cut);
-    let host = Host::start(&place, &around(&sim, &place, stanza(&sim, &place, CONNECTOR)), &[]);
+    let host = Host::start(
+        &place,
+        &around(&sim, &place, stanza(&sim, &place, CONNECTOR)),
+        &["--tick-ms", "250"],
+    );
     wait_complete(&host, &sim, &place.out());
     host.stop();
     assert_eq!(sim.faults().fired(fault), 2);
@@ -194,7 +198,7 @@ fn a_hundred_thousand_agents_come_in_one_answer() {
         let config = around(&sim, &place, stanza).with(&[("timeout", "5m")]);
         let begun = Instant::now();
         // A host without optimisation is slow with so much at once, and must not seem to lose it.
-        let host = Host::start(&place, &config, &["--tick-ms", "250"]);
+        let host = Host::start(&place, &config, &["--tick-ms", "1000"]);
         wait_lines(&host, &place.out(), (agents + apex().servers) as u64);
         let (took, memory) = (begun.elapsed(), peak_mb(host.pid()));
         let report = host.stop();
