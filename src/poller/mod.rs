@@ -4,7 +4,7 @@
 //! of five states: *idle* until its next round, *recalling* what was delivered of an old window,
 //! *fetching* a page, *offering* the batches of a page, or *backing off* after a failure.
 //! [`Poller::next`] says what to do, [`Poller::recalled`], [`Poller::fetched`] and
-//! [`Poller::offered`] say how it went; none of them waits, sends or reads a clock. [`run`] does what
+//! [`Poller::offered`] say how it went; none of them waits, sends or reads a clock. [`run()`] does what
 //! they say.
 
 mod admit;
