@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use in_trendmicro::checkpoint::{Change, Postgres, Registry as _, Saved, Sqlite, Store};
 use in_trendmicro::error::ErrorKind;
-use in_trendmicro::lease::Tenure;
+use in_trendmicro::lease::{Lease, Tenure};
 use in_trendmicro::record::Id;
 use in_trendmicro::sweep::{self, Entity};
 
@@ -159,16 +159,21 @@ fn a_lease_is_not_taken_in_the_midst_of_a_commit() {
     thread::scope(|scope| {
         scope.spawn(|| server.sql(&database, hold));
         thread::sleep(Duration::from_millis(500));
-        let begun = Instant::now();
         let all = [Change { cursor: Some(at(42)), ..change(&old, "a") }];
         let commit = scope.spawn(move || first.commit(&all).unwrap());
         thread::sleep(Duration::from_millis(300));
         let mut second = open(&address);
-        let new = tenure(&mut second, "two", "c");
-        assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
-        assert_eq!(second.load("a").unwrap().cursor, Some(at(42)), "all of it is there");
-        assert_eq!(new.epoch, old.epoch + 1);
+        let seen = Lease { connector: "c".into(), holder: Some("one".into()), epoch: old.epoch };
+        let begun = Instant::now();
+        assert_eq!(second.take("two", &seen).unwrap(), None, "not now");
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "and nobody waits: {:?}",
+            begun.elapsed()
+        );
         assert_eq!(commit.join().unwrap(), []);
+        assert_eq!(second.take("two", &seen).unwrap(), Some(old.epoch + 1));
+        assert_eq!(second.load("a").unwrap().cursor, Some(at(42)), "all of it is there");
     });
 }
 
