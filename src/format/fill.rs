@@ -171,6 +171,8 @@ impl<'a> Found<'a> {
                     self.members(&key.inner, value);
                     Rest::Close
                 }
+                // Nobody asks for what says nothing, so it is looked at once, and here.
+                Some(Key { slot: Some(_), .. }) if value.is_empty() => continue,
                 Some(Key { slot: Some(slot), .. }) if self.slot(*slot).value.is_none() => {
                     self.slot(*slot).value = Some(value);
                     Rest::Slot(name, *slot)
@@ -185,9 +187,9 @@ impl<'a> Found<'a> {
         &mut self.slots[self.base.slot + slot]
     }
 
-    /// The value of a slot, unless it says nothing.
+    /// The value of a slot, which says something.
     fn value(&self, slot: usize) -> Option<View<'a>> {
-        self.slots[self.base.slot + slot].value.filter(|&value| !value.is_empty())
+        self.slots[self.base.slot + slot].value
     }
 
     fn take(&mut self, slot: usize, taken: Taken) {
