@@ -89,6 +89,10 @@ fn of_two_stanzas_each_heeds_its_own_pause() {
     let (place, sims) = (Place::new(), [held_back(800), held_back(800)]);
     let (config, outs) = two(&sims, &place);
     let host = Host::start(&place, &config, &[]);
+    // A collector that begins after the pause would make up for the mistake below.
+    let is_collecting =
+        |status: &Value, input: usize| status["inputs"][input]["collecting"] == true;
+    wait_status(&host, "both", |status| is_collecting(status, 0) && is_collecting(status, 1));
     host.command("pause 0");
     let paused = wait_status(&host, "a pause", |status| is_paused(status, 0));
     // The host's own mistake: it stops the collector of the last stanza.
