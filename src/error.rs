@@ -31,7 +31,12 @@ pub enum ErrorKind {
 /// An error with its kind, a one-line message and, where there is one, its cause.
 ///
 /// Messages are lower case, hold coordinates (stream, window, HTTP status) and never a secret.
-pub struct Error {
+///
+/// It is one pointer, so that a result without a value fits a register: reading JSON returns one for
+/// every value.
+pub struct Error(Box<Parts>);
+
+struct Parts {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -40,7 +45,7 @@ pub struct Error {
 impl Error {
     /// An error without a cause.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self(Box::new(Parts { kind, message: message.into(), source: None }))
     }
 
     /// A configuration error.
@@ -64,22 +69,22 @@ impl Error {
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        self.source = Some(source.into());
+        self.0.source = Some(source.into());
         self
     }
 
     /// What to do next.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 }
 
 impl fmt::Display for Error {
     /// One line: the message, then each cause that adds something to it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&self.message))?;
-        let mut cause = self.source.as_deref().map(|source| source as &dyn std::error::Error);
+        f.write_str(&one_line(&self.0.message))?;
+        let mut cause = self.0.source.as_deref().map(|source| source as &dyn std::error::Error);
         while let Some(error) = cause {
             write!(f, ": {}", one_line(&error.to_string()))?;
             cause = error.source();
@@ -90,13 +95,13 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {self}", self.kind)
+        write!(f, "{:?}: {self}", self.0.kind)
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 

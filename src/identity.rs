@@ -2,11 +2,11 @@
 //!
 //! BLAKE3 is fast because it hashes several chunks side by side, but a record is a chunk or two, and
 //! hashing one after another would cost more than everything else that is done to a record. So the
-//! heads of chunks of alike length are hashed side by side, with the crate's own kernels, which it
-//! chooses at run time. Its interface to them is not promised to stay: the crate is pinned, and the
-//! test below compares every length with what it promises.
-
-use std::ops::Range;
+//! chunks of equally many messages are hashed side by side, with the crate's own kernels, which it
+//! chooses at run time. They take whole blocks, which is why a message is filled up with zeros to
+//! whole blocks; as messages are MessagePack, no two become one by that. The crate's interface to the
+//! kernels is not promised to stay: it is pinned, and the test below compares every length with what
+//! it promises.
 
 use blake3::IncrementCounter;
 use blake3::platform::Platform;
@@ -18,10 +18,12 @@ const CHUNK_BYTES: usize = 1024;
 /// The crate hashes the chunks of longer messages side by side itself.
 const PAIR_BYTES: usize = 2 * CHUNK_BYTES;
 const BLOCKS_MAX: usize = CHUNK_BYTES / BLOCK_BYTES;
+/// What a whole hash is; an identity is half of one.
+const HASH_BYTES: usize = 32;
 /// The widest kernel, on AVX-512, takes so many.
 const LANES: usize = 16;
 /// From BLAKE3's specification.
-const IV: [u32; 8] = [
+const IV: [u32; HASH_BYTES / 4] = [
     0x6a09_e667,
     0xbb67_ae85,
     0x3c6e_f372,
@@ -49,9 +51,9 @@ impl Id {
     /// The id of one message.
     #[must_use]
     pub fn of(message: &[u8]) -> Self {
-        let hash = blake3::hash(message);
-        let (words, _) = hash.as_bytes().as_chunks::<4>();
-        Self::from_words(std::array::from_fn(|i| u32::from_le_bytes(words[i])))
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(message).update(&[0; BLOCK_BYTES][..filling(message.len())]);
+        Self::from_hash(hasher.finalize().as_bytes())
     }
 
     /// The id as 32 hexadecimal digits.
@@ -61,18 +63,26 @@ impl Id {
         std::array::from_fn(|i| DIGITS[(self.0 >> (124 - 4 * i)) as usize & 0xf])
     }
 
-    /// The first half of a hash; its bytes are the words' from the lowest on.
-    fn from_words(words: [u32; 8]) -> Self {
-        Self(words[..4].iter().fold(0, |id, word| id << 32 | u128::from(word.swap_bytes())))
+    /// The first half of a hash.
+    fn from_hash(hash: &Hash) -> Self {
+        Self(hash.first_chunk().map_or(0, |half| u128::from_be_bytes(*half)))
     }
+}
+
+/// What the hash of a message or of a part of it comes to.
+type Hash = [u8; HASH_BYTES];
+
+/// How many zeros make whole blocks of a message of that length.
+fn filling(length: usize) -> usize {
+    length.max(1).next_multiple_of(BLOCK_BYTES) - length
 }
 
 /// Takes messages and gives their ids together.
 #[derive(Default)]
 pub struct Hasher {
     bytes: Vec<u8>,
-    /// Where each message lies.
-    messages: Vec<Range<usize>>,
+    /// Where each message ends.
+    ends: Vec<usize>,
 }
 
 impl Hasher {
@@ -85,148 +95,160 @@ impl Hasher {
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         let start = self.bytes.len();
         write(&mut self.bytes);
-        self.messages.push(start..self.bytes.len());
-        self.messages.len() - 1
+        let end = self.bytes.len();
+        self.bytes.resize(end + filling(end - start), 0);
+        self.ends.push(self.bytes.len());
+        self.ends.len() - 1
     }
 
     /// The ids of all messages since the last call, in their order.
     pub fn finish(&mut self) -> Vec<Id> {
         let mut chunks = Chunks::default();
-        for message in self.messages.iter().map(|range| &self.bytes[range.clone()]) {
+        for message in self.messages() {
             if message.len() <= CHUNK_BYTES {
-                chunks.push(message, 0, ROOT);
+                chunks.push(message, Role::Whole);
             } else if message.len() <= PAIR_BYTES {
                 let (left, right) = message.split_at(CHUNK_BYTES);
-                chunks.push(left, 0, 0);
-                chunks.push(right, 1, 0);
+                chunks.push(left, Role::Left);
+                chunks.push(right, Role::Right);
             }
         }
-        let mut values = chunks.hash().into_iter();
-        let mut next = || values.next().unwrap_or(IV);
-        let id = |message: &Range<usize>| {
+        let mut hashes = chunks.hash().into_iter();
+        let mut next = || hashes.next().unwrap_or_default();
+        let id = |message: &[u8]| {
             if message.len() <= CHUNK_BYTES {
-                Id::from_words(next())
+                Id::from_hash(&next())
             } else if message.len() <= PAIR_BYTES {
-                Id::from_words(parent(next(), next()))
+                Id::from_hash(&parent(next(), next()))
             } else {
-                Id::of(&self.bytes[message.clone()])
+                Id::of(message)
             }
         };
-        let ids = self.messages.iter().map(id).collect();
+        let ids = self.messages().map(id).collect();
         self.bytes.clear();
-        self.messages.clear();
+        self.ends.clear();
         ids
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
+    }
+}
+
+/// What a chunk is to its message.
+#[derive(Clone, Copy)]
+enum Role {
+    /// All of it.
+    Whole,
+    /// The first of two.
+    Left,
+    /// The second of two.
+    Right,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Whole, Self::Left, Self::Right];
+
+    /// What the hash of such a chunk's last block is told.
+    fn flags_end(self) -> u8 {
+        match self {
+            Self::Whole => CHUNK_END | ROOT,
+            Self::Left | Self::Right => CHUNK_END,
+        }
+    }
+
+    /// Which chunk of its message it is.
+    fn counter(self) -> u64 {
+        match self {
+            Self::Whole | Self::Left => 0,
+            Self::Right => 1,
+        }
     }
 }
 
 /// Chunks to be hashed side by side.
 #[derive(Default)]
 struct Chunks<'a> {
-    chunks: Vec<Chunk<'a>>,
-    /// By their place in the message, and by the number of blocks before their last.
-    alike: [[Vec<usize>; BLOCKS_MAX]; 2],
-}
-
-struct Chunk<'a> {
-    bytes: &'a [u8],
-    /// What the last block is told beside the usual.
-    flags: u8,
+    chunks: Vec<&'a [u8]>,
+    /// By their role and their number of blocks, less one.
+    alike: [[Vec<usize>; BLOCKS_MAX]; Role::ALL.len()],
 }
 
 impl<'a> Chunks<'a> {
-    /// Takes the first (0) or second (1) chunk of a message.
-    fn push(&mut self, bytes: &'a [u8], place: usize, flags: u8) {
-        let blocks = bytes.len().saturating_sub(1) / BLOCK_BYTES;
-        self.alike[place][blocks].push(self.chunks.len());
-        self.chunks.push(Chunk { bytes, flags });
+    /// Takes a chunk of whole blocks, of which there is at least one.
+    fn push(&mut self, chunk: &'a [u8], role: Role) {
+        self.alike[role as usize][chunk.len() / BLOCK_BYTES - 1].push(self.chunks.len());
+        self.chunks.push(chunk);
     }
 
     /// What the chunks come to, in their order.
-    fn hash(&self) -> Vec<[u32; 8]> {
-        let mut values = vec![IV; self.chunks.len()];
-        for (place, alike) in self.alike.iter().enumerate() {
-            for (blocks, indexes) in alike.iter().enumerate() {
-                for lanes in indexes.chunks(LANES) {
-                    self.hash_alike(place as u64, blocks, lanes, &mut values);
+    fn hash(&self) -> Vec<Hash> {
+        let mut hashes = vec![Hash::default(); self.chunks.len()];
+        for role in Role::ALL {
+            for (alike, hash) in self.alike[role as usize].iter().zip(HASHES) {
+                for lanes in alike.chunks(LANES) {
+                    let chunks = lanes.iter().map(|&i| self.chunks[i]).collect();
+                    let found = side_by_side(hash, role, chunks);
+                    lanes.iter().zip(found).for_each(|(&i, hash)| hashes[i] = hash);
                 }
             }
         }
-        values
-    }
-
-    /// Hashes the chunks of these indexes, which have so many blocks before their last.
-    fn hash_alike(&self, place: u64, blocks: usize, lanes: &[usize], values: &mut [[u32; 8]]) {
-        let platform = Platform::detect();
-        let chunks = lanes.iter().map(|&i| &self.chunks[i]);
-        let heads = hash_heads(platform, place, blocks, chunks.clone().map(|chunk| chunk.bytes));
-        let start = if blocks == 0 { CHUNK_START } else { 0 };
-        for ((&i, chunk), mut value) in lanes.iter().zip(chunks).zip(heads) {
-            let last = &chunk.bytes[blocks * BLOCK_BYTES..];
-            let mut block = [0; BLOCK_BYTES];
-            block[..last.len()].copy_from_slice(last);
-            let flags = start | CHUNK_END | chunk.flags;
-            platform.compress_in_place(&mut value, &block, last.len() as u8, place, flags);
-            values[i] = value;
-        }
+        hashes
     }
 }
 
-/// What a message of two chunks comes to.
-fn parent(left: [u32; 8], right: [u32; 8]) -> [u32; 8] {
-    let mut block = [0; BLOCK_BYTES];
-    let words = left.iter().chain(&right);
-    for (bytes, word) in block.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-        *bytes = word.to_le_bytes();
-    }
-    let mut value = IV;
-    let flags = PARENT | ROOT;
-    Platform::detect().compress_in_place(&mut value, &block, BLOCK_BYTES as u8, 0, flags);
-    value
+/// Hashes chunks of one number of blocks, lane by lane.
+type HashMany = fn(Platform, Role, &[&[u8]], &mut [u8]);
+
+/// By the number of blocks, less one.
+const HASHES: [HashMany; BLOCKS_MAX] = [
+    hash_many::<64>,
+    hash_many::<128>,
+    hash_many::<192>,
+    hash_many::<256>,
+    hash_many::<320>,
+    hash_many::<384>,
+    hash_many::<448>,
+    hash_many::<512>,
+    hash_many::<576>,
+    hash_many::<640>,
+    hash_many::<704>,
+    hash_many::<768>,
+    hash_many::<832>,
+    hash_many::<896>,
+    hash_many::<960>,
+    hash_many::<1024>,
+];
+
+fn hash_many<const N: usize>(platform: Platform, role: Role, chunks: &[&[u8]], out: &mut [u8]) {
+    let chunks: Vec<&[u8; N]> = chunks.iter().filter_map(|bytes| bytes.first_chunk()).collect();
+    let (counter, end) = (role.counter(), role.flags_end());
+    platform.hash_many(&chunks, &IV, counter, IncrementCounter::No, 0, CHUNK_START, end, out);
 }
 
-/// Hashes messages of one number of blocks, lane by lane.
-type HashMany = fn(Platform, u64, &[&[u8]], &mut [u8]);
-
-/// The chaining values of chunks after their first blocks.
-fn hash_heads<'a>(
-    platform: Platform,
-    place: u64,
-    blocks: usize,
-    chunks: impl Iterator<Item = &'a [u8]>,
-) -> [[u32; 8]; LANES] {
-    /// By the number of blocks.
-    const HASHES: [HashMany; BLOCKS_MAX - 1] = [
-        hash_many::<64>,
-        hash_many::<128>,
-        hash_many::<192>,
-        hash_many::<256>,
-        hash_many::<320>,
-        hash_many::<384>,
-        hash_many::<448>,
-        hash_many::<512>,
-        hash_many::<576>,
-        hash_many::<640>,
-        hash_many::<704>,
-        hash_many::<768>,
-        hash_many::<832>,
-        hash_many::<896>,
-        hash_many::<960>,
-    ];
-    let Some(hash) = blocks.checked_sub(1).map(|i| HASHES[i]) else { return [IV; LANES] };
-    let mut chunks: Vec<&[u8]> = chunks.collect();
+/// What chunks of one length come to, of which there are as many as lanes at most.
+fn side_by_side(hash: HashMany, role: Role, mut chunks: Vec<&[u8]>) -> [Hash; LANES] {
+    let platform = Platform::detect();
     let width = platform.simd_degree();
     if chunks.len() % width >= WORTH_ALL_LANES {
         chunks.resize(chunks.len().next_multiple_of(width), chunks[0]);
     }
-    let mut out = [0; 32 * LANES];
-    hash(platform, place, &chunks, &mut out);
-    let words = out.as_chunks::<4>().0;
-    std::array::from_fn(|lane| std::array::from_fn(|i| u32::from_le_bytes(words[8 * lane + i])))
+    let mut out = [0; HASH_BYTES * LANES];
+    hash(platform, role, &chunks, &mut out);
+    let hashes = out.as_chunks().0;
+    std::array::from_fn(|lane| hashes[lane])
 }
 
-fn hash_many<const N: usize>(platform: Platform, place: u64, chunks: &[&[u8]], out: &mut [u8]) {
-    let heads: Vec<&[u8; N]> = chunks.iter().filter_map(|bytes| bytes.first_chunk()).collect();
-    platform.hash_many(&heads, &IV, place, IncrementCounter::No, 0, CHUNK_START, 0, out);
+/// What a message of two chunks comes to.
+fn parent(left: Hash, right: Hash) -> Hash {
+    let mut block = [0; BLOCK_BYTES];
+    block[..HASH_BYTES].copy_from_slice(&left);
+    block[HASH_BYTES..].copy_from_slice(&right);
+    let mut out = Hash::default();
+    let flags = PARENT | ROOT;
+    Platform::detect().hash_many(&[&block], &IV, 0, IncrementCounter::No, flags, 0, 0, &mut out);
+    out
 }
 
 #[cfg(test)]
@@ -249,7 +271,10 @@ mod tests {
             let expected: Vec<Id> = messages.iter().map(|message| Id::of(message)).collect();
             assert!(hasher.finish() == expected);
         }
-        let empty = blake3::hash(b"").to_hex();
-        assert_eq!(Id::of(b"").hex(), empty.as_bytes()[..32]);
+        for message in ["", "x"] {
+            let filled = [message, &"\0".repeat(BLOCK_BYTES - message.len())].concat();
+            let hash = blake3::hash(filled.as_bytes()).to_hex();
+            assert_eq!(Id::of(message.as_bytes()).hex(), hash.as_bytes()[..32]);
+        }
     }
 }

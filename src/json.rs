@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr2;
 use wide::u8x32;
 
 use crate::error::{Error, Result};
@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 /// How much of a string is looked at in one go, with the vector instructions that every processor of
 /// an architecture has.
 pub const BLOCK_BYTES: usize = 32;
+/// So many digits always fit 64 bits.
+const SHORT_DIGITS_MAX: usize = 19;
 
 /// What the next value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +37,19 @@ pub enum Kind {
     Null,
 }
 
-/// A position in a JSON text.
+/// A position in a JSON text. A copy of it is a way back.
+#[derive(Clone, Copy)]
 pub struct Reader<'a> {
     text: &'a str,
-    at: usize,
+    /// What was not read yet.
+    rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
     /// A reader at the start of `text`.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, rest: text.as_bytes() }
     }
 
     /// The kind of the next value, without reading it.
@@ -133,17 +137,17 @@ impl<'a> Reader<'a> {
     /// When no string begins here or it does not end.
     #[inline]
     pub fn string(&mut self) -> Result<Cow<'a, str>> {
+        let before = *self;
         self.expect(b'"', "a string")?;
-        let rest = self.rest();
-        match memchr2(b'"', b'\\', rest) {
-            Some(length) if rest[length] == b'"' => {
-                let start = self.at;
-                self.at += length + 1;
+        match memchr2(b'"', b'\\', self.rest) {
+            Some(length) if self.rest[length] == b'"' => {
+                let start = self.position();
+                self.rest = &self.rest[length + 1..];
                 Ok(Cow::Borrowed(&self.text[start..start + length]))
             }
             Some(_) => {
                 let mut out = Vec::new();
-                self.at -= 1;
+                *self = before;
                 self.string_onto(&mut out)?;
                 String::from_utf8(out).map(Cow::Owned).map_err(|_| self.fault("UTF-8"))
             }
@@ -158,10 +162,9 @@ impl<'a> Reader<'a> {
         if self.skip_space() != Some(b'"') {
             return None;
         }
-        let (_, rest) = self.rest().split_first()?;
-        let block = rest.first_chunk()?;
+        let block = self.rest.get(1..)?.first_chunk()?;
         let length = first_mark(block).filter(|&length| block[length] == b'"')?;
-        self.at += length + 2;
+        self.rest = &self.rest[length + 2..];
         Some((block, length))
     }
 
@@ -172,19 +175,19 @@ impl<'a> Reader<'a> {
     /// When no string begins here.
     #[inline]
     pub fn plain_string(&mut self) -> Result<Option<&'a [u8]>> {
+        let before = *self;
         self.expect(b'"', "a string")?;
-        let rest = self.rest();
-        let blocks = rest.as_chunks::<BLOCK_BYTES>().0;
+        let blocks = self.rest.as_chunks::<BLOCK_BYTES>().0;
         for (i, block) in blocks.iter().enumerate() {
             let Some(within) = first_mark(block) else { continue };
             if block[within] == b'\\' {
                 break;
             }
-            let length = i * BLOCK_BYTES + within;
-            self.at += length + 1;
-            return Ok(Some(&rest[..length]));
+            let (text, rest) = self.rest.split_at(i * BLOCK_BYTES + within);
+            self.rest = &rest[1..];
+            return Ok(Some(text));
         }
-        self.at -= 1;
+        *self = before;
         Ok(None)
     }
 
@@ -195,15 +198,19 @@ impl<'a> Reader<'a> {
     pub fn string_onto(&mut self, out: &mut Vec<u8>) -> Result<()> {
         self.expect(b'"', "a string")?;
         loop {
-            let Some(length) = memchr2(b'"', b'\\', self.rest()) else {
+            let Some(length) = memchr2(b'"', b'\\', self.rest) else {
                 return Err(self.fault("the end of a string"));
             };
-            out.extend_from_slice(&self.rest()[..length]);
-            self.at += length + 1;
-            if self.text.as_bytes()[self.at - 1] == b'"' {
+            let (text, rest) = self.rest.split_at(length);
+            out.extend_from_slice(text);
+            self.rest = rest;
+            if self.take(b'"') {
                 return Ok(());
             }
-            self.escape(out)?;
+            // One escape is often followed by others.
+            while self.take(b'\\') {
+                self.escape(out)?;
+            }
         }
     }
 
@@ -213,11 +220,35 @@ impl<'a> Reader<'a> {
     /// When the word is cut or misspelt.
     pub fn word(&mut self, word: &str) -> Result<()> {
         self.skip_space();
-        if self.rest().starts_with(word.as_bytes()) {
-            self.at += word.len();
-            return Ok(());
+        match self.rest.strip_prefix(word.as_bytes()) {
+            Some(rest) => {
+                self.rest = rest;
+                Ok(())
+            }
+            None => Err(self.fault(word)),
         }
-        Err(self.fault(word))
+    }
+
+    /// Reads a number that is neither negative nor of many digits, as most are. Any other stays where
+    /// it is.
+    #[inline]
+    pub fn short_number(&mut self) -> Option<u64> {
+        self.skip_space();
+        let (mut value, mut length) = (0, 0);
+        while let Some(digit @ b'0'..=b'9') = self.rest.get(length) {
+            if length == SHORT_DIGITS_MAX {
+                return None;
+            }
+            value = 10 * value + u64::from(digit - b'0');
+            length += 1;
+        }
+        let goes_on = matches!(self.rest.get(length), Some(b'.' | b'e' | b'E'));
+        let has_idle_zero = length > 1 && self.rest[0] == b'0';
+        if length == 0 || goes_on || has_idle_zero {
+            return None;
+        }
+        self.rest = &self.rest[length..];
+        Some(value)
     }
 
     /// Reads a number and returns its text, which follows JSON's grammar.
@@ -226,7 +257,7 @@ impl<'a> Reader<'a> {
     /// When the number is malformed.
     pub fn number(&mut self) -> Result<&'a str> {
         self.skip_space();
-        let start = self.at;
+        let start = self.position();
         self.take(b'-');
         if !self.take(b'0') {
             self.digits()?;
@@ -238,7 +269,7 @@ impl<'a> Reader<'a> {
             let _ = self.take(b'+') || self.take(b'-');
             self.digits()?;
         }
-        Ok(&self.text[start..self.at])
+        Ok(&self.text[start..self.position()])
     }
 
     /// Reads any value and returns its text.
@@ -250,14 +281,16 @@ impl<'a> Reader<'a> {
     /// When the value is malformed.
     pub fn skip(&mut self) -> Result<&'a str> {
         self.skip_space();
-        let start = self.at;
+        let start = self.position();
         let mut open: Vec<u8> = Vec::new();
         loop {
             if self.open_or_scalar(&mut open)? {
                 continue;
             }
             loop {
-                let Some(&container) = open.last() else { return Ok(&self.text[start..self.at]) };
+                let Some(&container) = open.last() else {
+                    return Ok(&self.text[start..self.position()]);
+                };
                 if self.accept(b',') {
                     if container == b'}' {
                         self.key()?;
@@ -295,14 +328,14 @@ impl<'a> Reader<'a> {
     /// How many bytes have been read.
     #[must_use]
     pub fn position(&self) -> usize {
-        self.at
+        self.text.len() - self.rest.len()
     }
 
     /// Enters a container (true: its first element comes next) or reads a scalar (false).
     fn open_or_scalar(&mut self, open: &mut Vec<u8>) -> Result<bool> {
         match self.peek()? {
             Kind::Object => {
-                self.at += 1;
+                self.take(b'{');
                 if !self.accept(b'}') {
                     self.key()?;
                     open.push(b'}');
@@ -310,7 +343,7 @@ impl<'a> Reader<'a> {
                 }
             }
             Kind::Array => {
-                self.at += 1;
+                self.take(b'[');
                 if !self.accept(b']') {
                     open.push(b']');
                     return Ok(true);
@@ -332,25 +365,31 @@ impl<'a> Reader<'a> {
 
     /// Reads what follows a backslash, and appends what it stands for.
     fn escape(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        let Some(c) = self.text[self.at..].chars().next() else {
+        let Some((&byte, rest)) = self.rest.split_first() else {
             return Err(self.fault("the end of a string"));
         };
-        self.at += c.len_utf8();
-        let meant = match c {
-            '"' | '\\' | '/' => c,
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            'u' => self.unicode_escape(),
+        let meant = match byte {
+            b'"' | b'\\' | b'/' => byte,
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => {
+                self.rest = rest;
+                let meant = self.unicode_escape();
+                out.extend_from_slice(meant.encode_utf8(&mut [0; 4]).as_bytes());
+                return Ok(());
+            }
+            // Not JSON; both characters are kept, the other as the text that follows, so nothing of
+            // the record is lost.
             _ => {
-                // Not JSON; both characters are kept, so nothing of the record is lost.
                 out.push(b'\\');
-                c
+                return Ok(());
             }
         };
-        out.extend_from_slice(meant.encode_utf8(&mut [0; 4]).as_bytes());
+        self.rest = rest;
+        out.push(meant);
         Ok(())
     }
 
@@ -360,46 +399,54 @@ impl<'a> Reader<'a> {
         if let Some(c) = char::from_u32(first) {
             return c;
         }
-        let before = self.at;
-        if self.rest().starts_with(b"\\u") {
-            self.at += 2;
-            if let Some(second @ 0xDC00..=0xDFFF) = self.hex4()
-                && (0xD800..=0xDBFF).contains(&first)
-            {
-                let scalar = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
-                return char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER);
-            }
-            self.at = before;
+        let before = *self;
+        if self.take(b'\\')
+            && self.take(b'u')
+            && let Some(second @ 0xDC00..=0xDFFF) = self.hex4()
+            && (0xD800..=0xDBFF).contains(&first)
+        {
+            let scalar = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
+            return char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER);
         }
+        *self = before;
         char::REPLACEMENT_CHARACTER
     }
 
     fn hex4(&mut self) -> Option<u32> {
-        let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        self.at += 4;
-        u32::from_str_radix(&self.text[self.at - 4..self.at], 16).ok()
+        let (digits, rest) = self.rest.split_first_chunk::<4>()?;
+        let mut digits = digits.iter().map(|&digit| char::from(digit).to_digit(16));
+        let value = digits.try_fold(0, |value, digit| Some(value << 4 | digit?))?;
+        self.rest = rest;
+        Some(value)
     }
 
     fn digits(&mut self) -> Result<()> {
-        let count = self.rest().iter().take_while(|b| b.is_ascii_digit()).count();
-        self.at += count;
+        let count = self.rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        self.rest = &self.rest[count..];
         if count == 0 { Err(self.fault("a digit")) } else { Ok(()) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, byte: u8) -> bool {
-        let found = self.rest().first() == Some(&byte);
-        self.at += usize::from(found);
-        found
+        match self.rest {
+            [first, rest @ ..] if *first == byte => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
     }
 
     #[inline(always)]
     fn accept(&mut self, byte: u8) -> bool {
-        self.skip_space();
-        self.take(byte)
+        self.take(byte) || self.accept_after_space(byte)
+    }
+
+    #[inline(always)]
+    fn accept_after_space(&mut self, byte: u8) -> bool {
+        self.rest.first().is_some_and(|&first| first <= b' ')
+            && self.skip_some_space() == Some(byte)
+            && self.take(byte)
     }
 
     #[inline(always)]
@@ -410,34 +457,28 @@ impl<'a> Reader<'a> {
     /// Passes white space, of which there mostly is none; returns the byte after it.
     #[inline(always)]
     fn skip_space(&mut self) -> Option<u8> {
-        match self.rest().first() {
+        match self.rest.first() {
             Some(&byte) if byte > b' ' => Some(byte),
             _ => self.skip_some_space(),
         }
     }
 
+    #[cold]
     fn skip_some_space(&mut self) -> Option<u8> {
         let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-        self.at += self.rest().iter().take_while(is_space).count();
-        self.rest().first().copied()
-    }
-
-    #[inline]
-    fn rest(&self) -> &'a [u8] {
-        &self.text.as_bytes()[self.at..]
+        let count = self.rest.iter().take_while(is_space).count();
+        self.rest = &self.rest[count..];
+        self.rest.first().copied()
     }
 
     /// Says what was expected and where; the text itself may be private and is left out.
     #[cold]
     fn fault(&self, expected: &str) -> Error {
-        let seen = &self.text.as_bytes()[..self.at];
+        let at = self.position();
+        let seen = &self.text.as_bytes()[..at];
         let line = 1 + seen.iter().filter(|&&b| b == b'\n').count();
-        let cut = if memchr(b'\0', self.rest()).is_none() && self.rest().is_empty() {
-            "the text ends"
-        } else {
-            "the text goes on otherwise"
-        };
-        Error::retry(format!("expected {expected} at byte {} (line {line}), {cut}", self.at))
+        let cut = if self.rest.is_empty() { "the text ends" } else { "the text goes on otherwise" };
+        Error::retry(format!("expected {expected} at byte {at} (line {line}), {cut}"))
     }
 }
 
@@ -467,14 +508,14 @@ mod tests {
                     let (mut reader, mut out) = (Reader::new(&text), b"before".to_vec());
                     reader.string_onto(&mut out).unwrap();
                     let expected = format!("before{}", string.replace("\\n", "\n"));
-                    assert_eq!((out, reader.rest()), (expected.into_bytes(), after.as_bytes()));
+                    assert_eq!((out, reader.rest), (expected.into_bytes(), after.as_bytes()));
                     let mut reader = Reader::new(&text);
                     let Some((block, length)) = reader.short_string() else {
                         assert_eq!(reader.position(), 0);
                         continue;
                     };
                     assert_eq!(&block[..length], string.as_bytes());
-                    assert_eq!(reader.rest(), after.as_bytes());
+                    assert_eq!(reader.rest, after.as_bytes());
                 }
                 let cut = format!("\"{string}");
                 assert!(Reader::new(&cut).string_onto(&mut Vec::new()).is_err());

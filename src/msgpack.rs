@@ -5,7 +5,12 @@
 //! passed on verbatim by the host's `forward` output and refused by several receivers, so we never
 //! write it.
 
+use std::ops::Range;
+
 use crate::clock::Time;
+
+/// The shortest header of a container can tell of so many.
+pub const FIXED_COUNT_MAX: usize = 15;
 
 /// Hosts from 3.1 to 4.1 drop the rest of a chunk after a time beyond this second.
 const SECONDS_MAX: i64 = i32::MAX as i64;
@@ -71,10 +76,17 @@ fn ends<const BLOCK: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
 /// and which are known to be text. With more behind it, a string is copied without a call.
 #[inline(always)]
 pub fn short_text(out: &mut Vec<u8>, block: &[u8; 32], length: usize) {
-    out.push(0xa0 | length as u8);
+    out.push(short_text_header(length));
     let end = out.len() + length;
     out.extend_from_slice(block);
     out.truncate(end);
+}
+
+/// With what a text of fewer than 32 bytes begins.
+#[inline(always)]
+#[must_use]
+pub fn short_text_header(length: usize) -> u8 {
+    0xa0 | length as u8
 }
 
 /// Writes a number of JSON exactly where MessagePack can, else as a string of its digits.
@@ -151,16 +163,29 @@ pub fn open(out: &mut Vec<u8>) -> usize {
     out.len() - 1
 }
 
-/// Fills in the header of a map that [`open`] reserved at `at`; returns by how many bytes what lies
-/// behind it has moved.
-pub fn close_map(out: &mut Vec<u8>, at: usize, count: usize) -> usize {
-    close(out, at, count, [0x80, 0xde, 0xdf])
+/// Reserves the header of a map whose size is not known yet; returns where it lies. A guess that it
+/// will be large saves moving what lies behind it.
+pub fn open_map(out: &mut Vec<u8>, is_large: bool) -> Range<usize> {
+    let start = out.len();
+    out.extend_from_slice(if is_large { &[0xde, 0, 0] } else { &[0xc1] });
+    start..out.len()
+}
+
+/// Fills in the header of a map that [`open`] reserved at `at`.
+pub fn close_map(out: &mut Vec<u8>, at: usize, count: usize) {
+    fit_map(out, at..at + 1, count);
+}
+
+/// Fills in the header of a map for which `reserved` was set aside; returns where it lies now. What
+/// lies behind it moves if it needs another size.
+pub fn fit_map(out: &mut Vec<u8>, reserved: Range<usize>, count: usize) -> Range<usize> {
+    fit(out, reserved, count, [0x80, 0xde, 0xdf])
 }
 
 /// Fills in the header of an array that [`open`] reserved at `at`; returns by how many bytes what
 /// lies behind it has moved.
 pub fn close_array(out: &mut Vec<u8>, at: usize, count: usize) -> usize {
-    close(out, at, count, [0x90, 0xdc, 0xdd])
+    fit(out, at..at + 1, count, [0x90, 0xdc, 0xdd]).len() - 1
 }
 
 /// Fills in the header of a string that [`open`] reserved at `at`; its bytes lie behind it.
@@ -184,24 +209,32 @@ pub fn close_string(out: &mut Vec<u8>, at: usize) {
     }
 }
 
-/// Small containers are the rule, so one byte is reserved and large ones move what follows.
-fn close(out: &mut Vec<u8>, at: usize, count: usize, [fixed, medium, large]: [u8; 3]) -> usize {
-    match count {
-        0..=15 => {
-            out[at] = fixed | count as u8;
-            0
-        }
-        16..=0xffff => {
-            out[at] = medium;
-            out.splice(at + 1..at + 1, (count as u16).to_be_bytes());
-            2
-        }
-        _ => {
-            out[at] = large;
-            out.splice(at + 1..at + 1, (count as u32).to_be_bytes());
-            4
-        }
+fn fit(
+    out: &mut Vec<u8>,
+    reserved: Range<usize>,
+    count: usize,
+    [fixed, medium, large]: [u8; 3],
+) -> Range<usize> {
+    let mut header = [0; 5];
+    let length = if count <= FIXED_COUNT_MAX {
+        header[0] = fixed | count as u8;
+        1
+    } else if let Ok(count) = u16::try_from(count) {
+        header[0] = medium;
+        header[1..3].copy_from_slice(&count.to_be_bytes());
+        3
+    } else {
+        header[0] = large;
+        header[1..].copy_from_slice(&(count as u32).to_be_bytes());
+        5
+    };
+    let start = reserved.start;
+    if length == reserved.len() {
+        out[reserved].copy_from_slice(&header[..length]);
+    } else {
+        out.splice(reserved, header[..length].iter().copied());
     }
+    start..start + length
 }
 
 fn sized(out: &mut Vec<u8>, marker: u8, bytes: &[u8]) {

@@ -11,6 +11,9 @@ use crate::msgpack::{self, View};
 /// Pieces of a record up to this are copied without a call.
 const SHORT_BYTES: usize = 64;
 
+/// Maps of more members are sorted anew each time.
+const ALIKE_PAIRS_MAX: usize = 128;
+
 /// The maps of one record, or of another value.
 #[derive(Default)]
 pub struct Outline {
@@ -20,35 +23,43 @@ pub struct Outline {
     pairs: Vec<Pair>,
     /// Those of the maps that are being written, the innermost last.
     open: Vec<Pair>,
-    /// By their nesting, the order of the pairs of the last map that was written.
-    orders: Vec<Vec<Place>>,
+    /// By the number of pairs, the order of those of the last map of so many: maps of as many pairs
+    /// are mostly alike.
+    orders: Vec<Vec<u32>>,
+    /// By their nesting, whether the last map had more pairs than the shortest header can tell.
+    are_large: Vec<bool>,
     depth: usize,
 }
 
 struct Map {
-    start: usize,
+    start: Place,
     /// Where its first key begins.
-    content: usize,
-    end: usize,
+    content: Place,
+    end: Place,
     pairs: Range<usize>,
     /// The first map that is not in this one.
-    next: usize,
+    next: u32,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Pair {
-    /// The first eight bytes of the key, which nearly always tell it from the others.
-    prefix: u64,
-    key: usize,
-    value: usize,
-    end: usize,
-    /// The maps in the value.
-    maps: Range<usize>,
+    prefix: Prefix,
+    key: Place,
+    value: Place,
+    end: Place,
+    /// The maps in the value, from this one up to the other.
+    maps: u32,
+    maps_end: u32,
 }
 
-/// A pair in its map's order: its prefix and, below that, its index. Numbers sort much faster than
-/// what has to be looked up.
-type Place = u128;
+/// An offset in a record, of which none comes near 4 GB. Four bytes keep the pairs small, which are
+/// copied a lot.
+type Place = u32;
+
+/// The first eight bytes of a key, which nearly always tell it from the others, as a number that
+/// sorts as they do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefix(u64);
 
 /// What was known of a record when a container of it began.
 #[derive(Clone, Copy)]
@@ -97,49 +108,75 @@ impl Outline {
         mark
     }
 
+    /// Whether the map that began last probably has more pairs than the shortest header can tell.
+    #[must_use]
+    pub fn expects_large(&self) -> bool {
+        self.are_large.get(self.depth).copied().unwrap_or_default()
+    }
+
     /// Notes a member of the innermost map, whose key and value lie in `bytes` from here to their
     /// end; `before` was taken before the value was written.
     #[inline]
-    pub fn member(&mut self, bytes: &[u8], key: usize, value: usize, before: Mark) {
-        let prefix = prefix(&bytes[key..], value - key);
-        let maps = before.maps..self.maps.len();
-        self.open.push(Pair { prefix, key, value, end: bytes.len(), maps });
+    pub fn member(&mut self, bytes: &[u8], prefix: Prefix, key: usize, value: usize, before: Mark) {
+        self.open.push(Pair {
+            prefix,
+            key: key as Place,
+            value: value as Place,
+            end: bytes.len() as Place,
+            maps: before.maps as u32,
+            maps_end: self.maps.len() as u32,
+        });
     }
 
     /// The map that began at `mark` ends at the end of `bytes`; `header` is what lies before its first
     /// key.
     pub fn close(&mut self, mark: Mark, header: Range<usize>, bytes: &[u8]) {
-        self.depth -= 1;
-        if self.orders.len() <= self.depth {
-            self.orders.resize_with(self.depth + 1, Vec::new);
-        }
-        let order = &mut self.orders[self.depth];
         let pairs = &self.open[mark.open..];
-        sort(order, pairs, bytes);
+        self.note_size(pairs.len());
+        let pairs = &self.open[mark.open..];
+        let mut anew = Vec::new();
+        let order = self.orders.get_mut(pairs.len()).unwrap_or(&mut anew);
+        if !is_order(order, pairs) {
+            sort(order, pairs, bytes);
+        }
         let first = self.pairs.len();
-        self.pairs.extend(order.iter().map(|&place| pairs[index(place)].clone()));
+        self.pairs.extend(order.iter().map(|&i| pairs[i as usize]));
         self.open.truncate(mark.open);
         self.maps[mark.maps] = Map {
-            start: header.start,
-            content: header.end,
-            end: bytes.len(),
+            start: header.start as Place,
+            content: header.end as Place,
+            end: bytes.len() as Place,
             pairs: first..self.pairs.len(),
-            next: self.maps.len(),
+            next: self.maps.len() as u32,
         };
     }
 
-    /// What was written since `mark` has moved towards the end.
-    pub fn shift(&mut self, mark: Mark, bytes: usize) {
+    /// The innermost map ends, with so many pairs.
+    fn note_size(&mut self, pairs: usize) {
+        if self.are_large.len() <= self.depth {
+            self.are_large.resize(self.depth + 1, false);
+        }
+        self.are_large[self.depth] = pairs > msgpack::FIXED_COUNT_MAX;
+        self.depth -= 1;
+        if self.orders.len() <= pairs && pairs <= ALIKE_PAIRS_MAX {
+            self.orders.resize_with(pairs + 1, Vec::new);
+        }
+    }
+
+    /// What was written since `mark` has moved by so many bytes.
+    #[cold]
+    pub fn shift(&mut self, mark: Mark, bytes: isize) {
+        let bytes = bytes as i32;
         for map in &mut self.maps[mark.maps..] {
-            map.start += bytes;
-            map.content += bytes;
-            map.end += bytes;
+            for place in [&mut map.start, &mut map.content, &mut map.end] {
+                *place = place.wrapping_add_signed(bytes);
+            }
         }
         let pairs = self.pairs[mark.pairs..].iter_mut();
         for pair in pairs.chain(&mut self.open[mark.open..]) {
-            pair.key += bytes;
-            pair.value += bytes;
-            pair.end += bytes;
+            for place in [&mut pair.key, &mut pair.value, &mut pair.end] {
+                *place = place.wrapping_add_signed(bytes);
+            }
         }
     }
 
@@ -150,16 +187,15 @@ impl Outline {
         let mut map = self.maps.first()?;
         for key in parents {
             let pair = self.pair(map, bytes, key)?;
-            let is_it = |inner: &&Map| inner.start == pair.value && !pair.maps.is_empty();
-            map = self.maps.get(pair.maps.start).filter(is_it)?;
+            map = self.maps[pair.maps()].first().filter(|inner| inner.start == pair.value)?;
         }
         let pair = self.pair(map, bytes, last)?;
-        Some(View::new(&bytes[pair.value..pair.end]))
+        Some(View::new(&bytes[pair.value as usize..pair.end as usize]))
     }
 
     fn pair(&self, map: &Map, bytes: &[u8], key: &[u8]) -> Option<&Pair> {
-        let prefix = prefix(key, key.len());
-        let is_it = |pair: &&Pair| pair.prefix == prefix && bytes[pair.key..pair.value] == *key;
+        let prefix = Prefix::of(key, key.len());
+        let is_it = |pair: &&Pair| pair.prefix == prefix && pair.key(bytes) == key;
         self.pairs[map.pairs.clone()].iter().find(is_it)
     }
 
@@ -179,8 +215,8 @@ impl Outline {
                 append(out, bytes, piece);
                 piece = pair.key..pair.value;
             }
-            if !pair.maps.is_empty() {
-                piece.start = self.write_maps(pair.maps.clone(), piece.start, bytes, out);
+            if pair.maps != pair.maps_end {
+                piece.start = self.write_maps(pair.maps(), piece.start, bytes, out);
             }
             piece.end = pair.end;
         }
@@ -191,16 +227,16 @@ impl Outline {
     fn write_maps(
         &self,
         maps: Range<usize>,
-        start: usize,
+        start: Place,
         bytes: &[u8],
         out: &mut Vec<u8>,
-    ) -> usize {
+    ) -> Place {
         let (mut at, mut next) = (start, maps.start);
         while next < maps.end {
             let map = &self.maps[next];
             append(out, bytes, at..map.start);
             self.write_map(map, bytes, out);
-            (at, next) = (map.end, map.next);
+            (at, next) = (map.end, map.next as usize);
         }
         at
     }
@@ -216,7 +252,8 @@ impl Outline {
                 let before = self.mark();
                 self.scan(bytes, value);
                 let end = at(value) + value.bytes().len();
-                self.member(&bytes[..end], at(key), at(value), before);
+                let prefix = Prefix::of(&bytes[at(key)..], key.bytes().len());
+                self.member(&bytes[..end], prefix, at(key), at(value), before);
             }
             self.close(map, at(value)..content, &bytes[..end]);
         } else {
@@ -230,63 +267,74 @@ pub fn write_sorted(value: View<'_>, out: &mut Vec<u8>) {
     let mut outline = Outline::default();
     outline.scan(value.bytes(), value);
     let at = outline.write_maps(0..outline.maps.len(), 0, value.bytes(), out);
-    out.extend_from_slice(&value.bytes()[at..]);
+    out.extend_from_slice(&value.bytes()[at as usize..]);
+}
+
+impl Pair {
+    fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.key as usize..self.value as usize]
+    }
+
+    fn maps(&self) -> Range<usize> {
+        self.maps as usize..self.maps_end as usize
+    }
 }
 
 /// Appends a piece of `bytes`.
-#[inline]
-fn append(out: &mut Vec<u8>, bytes: &[u8], piece: Range<usize>) {
-    match bytes[piece.start..].first_chunk::<SHORT_BYTES>() {
-        Some(more) if piece.len() <= SHORT_BYTES => {
-            let end = out.len() + piece.len();
+#[inline(always)]
+fn append(out: &mut Vec<u8>, bytes: &[u8], piece: Range<Place>) {
+    let (start, length) = (piece.start as usize, (piece.end - piece.start) as usize);
+    match bytes[start..].first_chunk::<SHORT_BYTES>() {
+        Some(more) if length <= SHORT_BYTES => {
+            let end = out.len() + length;
             out.extend_from_slice(more);
             out.truncate(end);
         }
-        _ => out.extend_from_slice(&bytes[piece]),
+        _ => out.extend_from_slice(&bytes[start..start + length]),
     }
+}
+
+/// Whether the prefixes alone say that `order` is the order of the pairs.
+#[inline]
+fn is_order(order: &[u32], pairs: &[Pair]) -> bool {
+    let prefixes = order.iter().map(|&i| pairs[i as usize].prefix);
+    order.len() == pairs.len() && prefixes.is_sorted_by(|one, two| one < two)
 }
 
 /// Makes `order` the order of the pairs by their keys; equal keys stay in theirs.
-///
-/// Maps in one place of a record are mostly alike, so the last one's order is mostly right already.
-fn sort(order: &mut Vec<Place>, pairs: &[Pair], bytes: &[u8]) {
-    let place = |i: usize| Place::from(pairs[i].prefix) << 64 | i as Place;
-    if order.len() == pairs.len() {
-        order.iter_mut().for_each(|known| *known = place(index(*known)));
-    } else {
-        order.clear();
-        order.extend((0..pairs.len()).map(place));
-    }
-    let prefix = |place: &Place| place >> 64;
-    if order.is_sorted_by(|one, two| prefix(one) < prefix(two)) {
-        return;
-    }
-    order.sort_unstable();
-    for alike in order.chunk_by_mut(|one, two| prefix(one) == prefix(two)) {
-        let key = |place: &Place| {
-            let pair = &pairs[index(*place)];
-            (&bytes[pair.key..pair.value], pair.key)
-        };
-        alike.sort_unstable_by(|one, two| key(one).cmp(&key(two)));
-    }
+fn sort(order: &mut Vec<u32>, pairs: &[Pair], bytes: &[u8]) {
+    order.clear();
+    order.extend(0..pairs.len() as u32);
+    let place = |&i: &u32| {
+        let pair = &pairs[i as usize];
+        (pair.prefix, pair.key(bytes), i)
+    };
+    order.sort_unstable_by(|one, two| place(one).cmp(&place(two)));
 }
 
-/// Which pair it is.
-fn index(place: Place) -> usize {
-    (place & Place::from(u64::MAX)) as usize
-}
+impl Prefix {
+    /// That of a key of that length; what follows the key lies behind it.
+    #[inline]
+    #[must_use]
+    pub fn of(bytes: &[u8], length: usize) -> Self {
+        Self(match bytes.first_chunk() {
+            Some(first) if length >= 8 => u64::from_be_bytes(*first),
+            Some(first) => u64::from_be_bytes(*first) >> (64 - 8 * length) << (64 - 8 * length),
+            None => {
+                let key = bytes.iter().take(length).rev();
+                key.fold(0, |sum, &byte| sum >> 8 | u64::from(byte) << 56)
+            }
+        })
+    }
 
-/// The first eight bytes of a key of that length, as a number that sorts as they do. What follows
-/// the key lies behind it.
-#[inline]
-fn prefix(bytes: &[u8], length: usize) -> u64 {
-    match bytes.first_chunk() {
-        Some(first) if length >= 8 => u64::from_be_bytes(*first),
-        Some(first) => u64::from_be_bytes(*first) >> (64 - 8 * length) << (64 - 8 * length),
-        None => {
-            let key = bytes.iter().take(length).rev();
-            key.fold(0, |sum, &byte| sum >> 8 | u64::from(byte) << 56)
-        }
+    /// That of a short text of that length, with which `text` begins. It is not read from where it was
+    /// just written, which processors are slow to do.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_short_text(text: [u8; 8], length: usize) -> Self {
+        let header = u64::from(msgpack::short_text_header(length)) << 56;
+        let beyond = u64::MAX >> 8 >> (8 * length.min(7));
+        Self((header | u64::from_be_bytes(text) >> 8) & !beyond)
     }
 }
 

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use memchr::memchr2;
+use simdutf8::compat::from_utf8;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{RecordReader, Records, Shape};
@@ -49,7 +50,8 @@ impl PageReader {
     /// character is better than a stream that stands still.
     #[must_use]
     pub fn new(list: &'static str, shape: Shape, is_lenient: bool) -> Self {
-        let elements = Elements { records: RecordReader::new(shape), is_lenient, cost: 0 };
+        let records = RecordReader::new(shape);
+        let elements = Elements { records, is_lenient, cost: 0, last_bytes: 0 };
         Self { cutter: Cutter::new(list), elements, excerpt: Vec::new() }
     }
 
@@ -102,34 +104,45 @@ struct Elements {
     is_lenient: bool,
     /// What the records so far take in memory.
     cost: usize,
+    /// How long the last element was.
+    last_bytes: usize,
 }
 
 impl Elements {
     /// Reads an element that was cut out.
     fn read(&mut self, element: &[u8]) -> Result<()> {
-        self.cost += RECORD_COST + element.len();
+        self.count(element.len());
         self.records.read(&utf8(element, self.is_lenient)?)
     }
 
-    /// Reads the element with which `text` begins, if it lies in it whole; returns its length.
+    /// Reads the element with which `text` begins, if it lies in it whole; returns its length. In a
+    /// text shorter than the last element the next one is probably cut, and is not tried.
     fn read_first(&mut self, text: &str) -> Option<usize> {
+        if text.len() < self.last_bytes {
+            return None;
+        }
         let length = self.records.read_first(text)?;
-        self.cost += RECORD_COST + length;
+        self.count(length);
         Some(length)
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.cost += RECORD_COST + bytes;
+        self.last_bytes = bytes;
     }
 }
 
 /// The start of `bytes` that is text; a character may be cut at their end.
 fn text_of(bytes: &[u8]) -> &str {
-    let valid = match std::str::from_utf8(bytes) {
+    let valid = match from_utf8(bytes) {
         Ok(text) => return text,
         Err(error) => error.valid_up_to(),
     };
-    std::str::from_utf8(&bytes[..valid]).unwrap_or_default()
+    from_utf8(&bytes[..valid]).unwrap_or_default()
 }
 
 fn utf8(bytes: &[u8], is_lenient: bool) -> Result<Cow<'_, str>> {
-    match std::str::from_utf8(bytes) {
+    match from_utf8(bytes) {
         Ok(text) => Ok(Cow::Borrowed(text)),
         Err(_) if is_lenient => Ok(String::from_utf8_lossy(bytes)),
         Err(error) => Err(Error::retry("the answer is not UTF-8").caused_by(error)),
