@@ -10,6 +10,7 @@ mod host;
 mod life;
 mod oracle;
 mod scenario;
+mod trace;
 mod world;
 
 use std::fmt::Debug;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use fastrand::Rng;
 use world::World;
 
 /// How many seeds a run takes unless the environment says otherwise.
@@ -129,6 +131,17 @@ fn replay<R: Run>(seed: u64) -> String {
 fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+/// Who of all that are `due`, each at its ms, is first, and when; among those who are due at once,
+/// chance decides. Nothing is due in the past.
+fn first_due<T: Copy>(mut due: Vec<(u64, T)>, now_ms: u64, rng: &mut Rng) -> (u64, T) {
+    for (ms, _) in &mut due {
+        *ms = (*ms).max(now_ms);
+    }
+    let first = due.iter().map(|(ms, _)| *ms).min().expect("somebody lives");
+    due.retain(|(ms, _)| *ms == first);
+    due[rng.usize(..due.len())]
 }
 
 /// An event, as a receiver reads it.

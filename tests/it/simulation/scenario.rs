@@ -9,7 +9,7 @@ use in_trendmicro::poller::Rhythm;
 use in_trendmicro::window::Policy;
 
 use super::host::Kind;
-use crate::rig::{Mail, TYPES, settings, words};
+use crate::rig::{Mail, TYPES, Vendor, settings, words};
 
 /// Seconds of an hour.
 pub const HOUR: i64 = 3_600;
@@ -70,6 +70,20 @@ impl Part {
         let late_max = (self.policy.overlap.as_secs() as i64 - LATE_MARGIN).max(0);
         self.mails.iter_mut().for_each(|mail| mail.late = mail.late.min(late_max));
     }
+}
+
+/// The vendors of `parts`; no two records have the same number.
+pub fn draw_vendors(parts: &[Part], rng: &mut Rng) -> Vec<Vendor> {
+    let vendors = parts.iter().scan(0, |base, part| {
+        let mut vendor = Vendor::new(part.product, rng.u64(..));
+        vendor.mails.clone_from(&part.mails);
+        vendor.base = *base;
+        *base += part.mails.len() as u64;
+        (vendor.page_size, vendor.trails) = (part.page_size, part.trails);
+        vendor.sends_date = part.sends_date;
+        Some(vendor)
+    });
+    vendors.collect()
 }
 
 /// How often single answers go wrong, as probabilities.

@@ -1,6 +1,5 @@
 //! The run of one seed: whoever is due next does one thing, until all is quiet.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,8 +15,9 @@ use super::disk::Disk;
 use super::host::Model;
 use super::life::{Doing, Life, ceil_ms};
 use super::oracle::{Oracle, Tally};
-use super::scenario::{Event, KEPT, Scenario};
-use super::{Run, Telling};
+use super::scenario::{Event, KEPT, Scenario, draw_vendors};
+use super::trace::Trace;
+use super::{Run, Telling, first_due};
 use crate::rig::{Asked, Fault, START, Vendor, answer, at, parse};
 
 /// The vendor counts requests over a minute.
@@ -70,9 +70,7 @@ pub struct World {
     /// How long it is down after it died in the store.
     down_ms: u64,
     steps: u64,
-    trace: Option<VecDeque<String>>,
-    /// Tells every step as it is made.
-    is_loud: bool,
+    trace: Trace,
 }
 
 impl Run for World {
@@ -81,16 +79,7 @@ impl Run for World {
     fn new(seed: u64, telling: Telling) -> Self {
         let mut rng = Rng::with_seed(seed);
         let scenario = Scenario::draw(&mut rng);
-        let vendors = scenario.parts.iter().scan(0, |base, part| {
-            let mut vendor = Vendor::new(part.product, rng.u64(..));
-            vendor.mails.clone_from(&part.mails);
-            vendor.base = *base;
-            *base += part.mails.len() as u64;
-            (vendor.page_size, vendor.trails) = (part.page_size, part.trails);
-            vendor.sends_date = part.sends_date;
-            Some(vendor)
-        });
-        let vendors = vendors.collect();
+        let vendors = draw_vendors(&scenario.parts, &mut rng);
         let disk = Arc::new(Mutex::new(Disk::new(scenario.is_sqlite)));
         let zero = Instant::now();
         let host = Model::new(scenario.host, 0, zero);
@@ -116,13 +105,12 @@ impl Run for World {
             stop_when_busy: None,
             down_ms: 0,
             steps: 0,
-            trace: (telling != Telling::Nothing).then(VecDeque::new),
-            is_loud: telling == Telling::Everything,
+            trace: Trace::new(telling, TRACE_MAX),
         }
     }
 
     fn trace(&self) -> String {
-        self.trace.iter().flatten().fold(String::new(), |text, step| text + step + "\n")
+        self.trace.text()
     }
 
     fn tally(&self) -> Tally {
@@ -188,19 +176,10 @@ impl World {
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
-        let now = self.now_ms as f64 / 1_000.0;
-        let Some(trace) = &mut self.trace else { return };
-        let line = format!("{now:>12.3} {}", text());
-        if self.is_loud {
-            eprintln!("{line}");
-        }
-        trace.push_back(line);
-        if trace.len() > TRACE_MAX {
-            trace.pop_front();
-        }
+        self.trace.note(self.now_ms, text);
     }
 
-    /// Who is due first; among those who are due at once, chance decides.
+    /// Who does the next thing, and when.
     fn next_actor(&mut self) -> (u64, Actor) {
         let mut due: Vec<(u64, Actor)> = Vec::with_capacity(8);
         due.extend(self.scenario.events.last().map(|(ms, _)| (*ms, Actor::Event)));
@@ -227,12 +206,7 @@ impl World {
         }
         // A run that is over still looks whether it is.
         due.push((self.now_ms + 60_000, Actor::Tick));
-        for (ms, _) in &mut due {
-            *ms = (*ms).max(self.now_ms);
-        }
-        let first = due.iter().map(|(ms, _)| *ms).min().unwrap_or(self.now_ms);
-        due.retain(|(ms, _)| *ms == first);
-        due[self.rng.usize(..due.len())]
+        first_due(due, self.now_ms, &mut self.rng)
     }
 
     fn act(&mut self, actor: Actor) {

@@ -1,6 +1,5 @@
 //! The run of one seed: whoever of the fleet is due next does one thing, until all is quiet.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,8 +16,11 @@ use super::watch::{Tally, Watch};
 use crate::rig::{Asked, Fault, START, Vendor, answer, at, parse};
 use crate::simulation::host::{Kind, Model, Processor};
 use crate::simulation::life::{Doing, ceil_ms};
-use crate::simulation::scenario::{Part, draw_cloud_app_security, draw_email_security};
-use crate::simulation::{Run, Telling, decode};
+use crate::simulation::scenario::{
+    Part, draw_cloud_app_security, draw_email_security, draw_vendors,
+};
+use crate::simulation::trace::Trace;
+use crate::simulation::{Run, Telling, decode, first_due};
 
 const MINUTE_MS: u64 = 60_000;
 /// The way of a request to the vendor, and of a question to the database.
@@ -76,8 +78,7 @@ pub struct World {
     died: Option<(usize, u64)>,
     tally: Tally,
     steps: u64,
-    trace: Option<VecDeque<String>>,
-    is_loud: bool,
+    trace: Trace,
 }
 
 impl Run for World {
@@ -90,15 +91,7 @@ impl Run for World {
         let calm_secs = rng.i64(600..5_400);
         let parts: Vec<Part> =
             (0..rng.usize(1..6)).map(|_| draw_part(&mut rng, calm_secs)).collect();
-        let vendors = parts.iter().scan(0, |base, part| {
-            let mut vendor = Vendor::new(part.product, rng.u64(..));
-            vendor.mails.clone_from(&part.mails);
-            vendor.base = *base;
-            *base += part.mails.len() as u64;
-            (vendor.page_size, vendor.trails) = (part.page_size, part.trails);
-            Some(vendor)
-        });
-        let vendors = vendors.collect();
+        let vendors = draw_vendors(&parts, &mut rng);
         let count = rng.usize(2..5);
         let limit = (rng.u8(..3) == 0).then(|| rng.u32(10..40));
         let zero = Instant::now();
@@ -128,13 +121,12 @@ impl Run for World {
             died: None,
             tally: Tally::default(),
             steps: 0,
-            trace: (telling != Telling::Nothing).then(VecDeque::new),
-            is_loud: telling == Telling::Everything,
+            trace: Trace::new(telling, TRACE_MAX),
         }
     }
 
     fn trace(&self) -> String {
-        self.trace.iter().flatten().fold(String::new(), |text, step| text + step + "\n")
+        self.trace.text()
     }
 
     fn tally(&self) -> Tally {
@@ -205,19 +197,10 @@ impl World {
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
-        let now = self.now_ms as f64 / 1_000.0;
-        let Some(trace) = &mut self.trace else { return };
-        let line = format!("{now:>12.3} {}", text());
-        if self.is_loud {
-            eprintln!("{line}");
-        }
-        trace.push_back(line);
-        if trace.len() > TRACE_MAX {
-            trace.pop_front();
-        }
+        self.trace.note(self.now_ms, text);
     }
 
-    /// Who is due first; among those who are due at once, chance decides.
+    /// Who does the next thing, and when.
     fn next_actor(&mut self) -> (u64, Actor) {
         let mut due: Vec<(u64, Actor)> = Vec::with_capacity(32);
         due.extend(self.events.last().map(|(ms, _)| (*ms, Actor::Event)));
@@ -241,12 +224,7 @@ impl World {
             }
         }
         drop(database);
-        for (ms, _) in &mut due {
-            *ms = (*ms).max(self.now_ms);
-        }
-        let first = due.iter().map(|(ms, _)| *ms).min().expect("somebody lives");
-        due.retain(|(ms, _)| *ms == first);
-        due[self.rng.usize(..due.len())]
+        first_due(due, self.now_ms, &mut self.rng)
     }
 
     fn act(&mut self, actor: Actor) {
