@@ -26,6 +26,9 @@ pub use connection::connect;
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 
+/// Bytes of an id, as every store has it.
+const ID_BYTES: usize = 16;
+
 /// What was saved for a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Saved {
@@ -198,4 +201,29 @@ impl Store for Forgetful {
     fn renew(&mut self, _: &[Change]) -> Result<String> {
         Ok(String::new())
     }
+}
+
+/// A time as every store has it; what is none is the beginning of 1970.
+fn from_millis(millis: i64) -> Time {
+    Time::from_timestamp_millis(millis).unwrap_or_default()
+}
+
+/// An id as every store has it.
+fn id_bytes(id: Id) -> [u8; ID_BYTES] {
+    id.0.to_be_bytes()
+}
+
+/// The same the other way.
+fn id(bytes: [u8; ID_BYTES]) -> Id {
+    Id(u128::from_be_bytes(bytes))
+}
+
+/// Ids as a row of a ledger has them, one behind the other.
+fn pack(ids: &[Id]) -> Vec<u8> {
+    ids.iter().copied().flat_map(id_bytes).collect()
+}
+
+/// The same the other way.
+fn unpack(bytes: &[u8]) -> impl Iterator<Item = Id> {
+    bytes.as_chunks().0.iter().copied().map(id)
 }

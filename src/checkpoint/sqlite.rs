@@ -11,7 +11,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::file::{self, Identity};
 use super::schema::{self, APPLICATION_ID, Owner, SCHEMA};
-use super::{Change, Saved, Store, connection, guard};
+use super::{
+    Change, ID_BYTES, Saved, Store, connection, from_millis, guard, id, id_bytes, pack, unpack,
+};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Tenure;
@@ -21,9 +23,6 @@ use crate::window::Window;
 
 /// A process that is just ending still holds the file for a moment.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of an id in the ledger.
-const ID_BYTES: usize = 16;
-
 /// What an inventory that is loaded may take in memory: four million computers.
 const INVENTORY_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// The name under which a file says which damaged one it replaces, unread.
@@ -170,7 +169,6 @@ impl Sqlite {
         stream: &str,
         bytes_max: usize,
     ) -> rusqlite::Result<Option<Vec<Entity>>> {
-        let id = |bytes| Id(u128::from_be_bytes(bytes));
         let mut statement = self
             .connection
             .prepare("SELECT key, version, name FROM in_trendmicro_inventory WHERE stream = ?1")?;
@@ -227,8 +225,7 @@ impl Sqlite {
         let mut rows = statement.query(span)?;
         while let Some(row) = rows.next()? {
             let until = from_millis(row.get(0)?);
-            let ids = row.get_ref(1)?.as_blob()?.as_chunks::<ID_BYTES>().0;
-            found.extend(ids.iter().map(|&id| (until, Id(u128::from_be_bytes(id)))));
+            found.extend(unpack(row.get_ref(1)?.as_blob()?).map(|id| (until, id)));
         }
         Ok(Some(found))
     }
@@ -293,9 +290,8 @@ fn save(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> 
         "INSERT INTO in_trendmicro_ledger (stream, from_ms, until_ms, ids) VALUES (?1, ?2, ?3, ?4)",
     )?;
     for (Window { start, end }, ids) in &change.delivered {
-        let ids: Vec<u8> = ids.iter().flat_map(|id| id.0.to_be_bytes()).collect();
         let (from, until) = (start.timestamp_millis(), end.timestamp_millis());
-        insert.execute(params![change.stream, from, until, ids])?;
+        insert.execute(params![change.stream, from, until, pack(ids)])?;
     }
     for (what, entity) in &change.entities {
         save_entity(transaction, &change.stream, *what, entity)?;
@@ -341,7 +337,7 @@ fn save_entity(
     change: sweep::Change,
     Entity { key, version, name }: &Entity,
 ) -> rusqlite::Result<()> {
-    let (key, version) = (key.0.to_be_bytes(), version.0.to_be_bytes());
+    let (key, version) = (id_bytes(*key), id_bytes(*version));
     if change == sweep::Change::Removed {
         return transaction
             .prepare_cached("DELETE FROM in_trendmicro_inventory WHERE stream = ?1 AND key = ?2")?
@@ -377,10 +373,6 @@ fn cannot_open(path: &Path, error: &rusqlite::Error) -> Error {
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
-}
-
-fn from_millis(millis: i64) -> Time {
-    Time::from_timestamp_millis(millis).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ mod store;
 
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::clock::Time;
 use crate::config::DbServer;
 use crate::error::Result;
 
@@ -68,10 +67,6 @@ type Values<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 fn millis(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn from_millis(millis: i64) -> Time {
-    Time::from_timestamp_millis(millis).unwrap_or_default()
 }
 
 /// An epoch as the database has it.

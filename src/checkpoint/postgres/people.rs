@@ -10,7 +10,8 @@ use tokio_postgres::types::Type;
 use super::fault::Fault;
 use super::link::Session;
 use super::registry::IS_ALIVE;
-use super::{Postgres, from_millis, unsigned};
+use super::{Postgres, unsigned};
+use crate::checkpoint::{from_millis, unpack};
 use crate::clock::Time;
 use crate::error::Result;
 use crate::record::Id;
@@ -98,9 +99,7 @@ impl Postgres {
             let mut found = Vec::new();
             for row in session.query(sql, &[(&stream, Type::TEXT)]).await? {
                 let until = from_millis(row.try_get(0)?);
-                let ids: &[u8] = row.try_get(1)?;
-                let ids = ids.as_chunks().0.iter();
-                found.extend(ids.map(|bytes| (until, Id(u128::from_be_bytes(*bytes)))));
+                found.extend(unpack(row.try_get(1)?).map(|id| (until, id)));
             }
             Ok(found)
         })

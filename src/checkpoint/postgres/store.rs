@@ -6,8 +6,8 @@ use tokio_postgres::types::Type;
 
 use super::fault::Fault;
 use super::link::Session;
-use super::{Postgres, from_millis, signed, unsigned};
-use crate::checkpoint::{Change, Saved, Store};
+use super::{Postgres, signed, unsigned};
+use crate::checkpoint::{Change, ID_BYTES, Saved, Store, from_millis, id, id_bytes, pack, unpack};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Tenure;
@@ -15,8 +15,6 @@ use crate::record::Id;
 use crate::sweep::{self, Entity};
 use crate::window::Window;
 
-/// Bytes of an id in the ledger.
-const ID_BYTES: usize = 16;
 /// Entries of an inventory that one statement writes; a message is then a few megabytes.
 const ENTITIES_MAX: usize = 10_000;
 
@@ -85,15 +83,15 @@ async fn load(session: &Session, stream: &str) -> Result<Saved, Fault> {
         .query("SELECT key, version, name FROM in_trendmicro_inventory WHERE stream = $1", &key)
         .await?;
     for row in rows {
-        let id = |column| -> Result<Id, Fault> { Ok(id(row.try_get(column)?)) };
+        let id = |column| -> Result<Id, Fault> { Ok(id_of(row.try_get(column)?)) };
         saved.entities.push(Entity { key: id(0)?, version: id(1)?, name: row.try_get(2)? });
     }
     Ok(saved)
 }
 
 /// An id of 16 bytes; what is shorter was not written by us, and is like nothing that was.
-fn id(bytes: &[u8]) -> Id {
-    Id(bytes.first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes)))
+fn id_of(bytes: &[u8]) -> Id {
+    bytes.first_chunk().map_or(Id(0), |bytes| id(*bytes))
 }
 
 async fn recall(
@@ -116,8 +114,7 @@ async fn recall(
     let mut found = Vec::with_capacity(count);
     for row in session.query(&format!("SELECT until_ms, ids {TOUCHING}"), &values).await? {
         let until = from_millis(row.try_get(0)?);
-        let ids: &[u8] = row.try_get(1)?;
-        found.extend(ids.as_chunks::<ID_BYTES>().0.iter().map(|bytes| (until, id(bytes))));
+        found.extend(unpack(row.try_get(1)?).map(|id| (until, id)));
     }
     Ok(Some(found))
 }
@@ -168,7 +165,7 @@ async fn save_ledger(session: &Session, changes: &[&Change]) -> Result<(), Fault
             streams.push(change.stream.as_str());
             starts.push(start.timestamp_millis());
             ends.push(end.timestamp_millis());
-            ids.push(delivered.iter().flat_map(|id| id.0.to_be_bytes()).collect::<Vec<u8>>());
+            ids.push(pack(delivered));
             epochs.push(signed(change.tenure.epoch));
         }
     }
@@ -190,7 +187,7 @@ async fn save_entities(session: &Session, changes: &[&Change]) -> Result<(), Fau
     let mut last: BTreeMap<(&str, [u8; ID_BYTES]), (sweep::Change, &Entity)> = BTreeMap::new();
     for change in changes {
         for (what, entity) in &change.entities {
-            last.insert((&change.stream, entity.key.0.to_be_bytes()), (*what, entity));
+            last.insert((&change.stream, id_bytes(entity.key)), (*what, entity));
         }
     }
     let (gone, there): (Vec<_>, Vec<_>) =
@@ -210,7 +207,7 @@ async fn save_entities(session: &Session, changes: &[&Change]) -> Result<(), Fau
         let streams: Vec<&str> = there.iter().map(|((stream, _), _)| *stream).collect();
         let keys: Vec<&[u8]> = there.iter().map(|((_, key), _)| key.as_slice()).collect();
         let versions: Vec<[u8; ID_BYTES]> =
-            there.iter().map(|(_, (_, entity))| entity.version.0.to_be_bytes()).collect();
+            there.iter().map(|(_, (_, entity))| id_bytes(entity.version)).collect();
         let versions: Vec<&[u8]> = versions.iter().map(<[u8; ID_BYTES]>::as_slice).collect();
         let names: Vec<&[u8]> = there.iter().map(|(_, (_, e))| e.name.as_slice()).collect();
         let values = [
