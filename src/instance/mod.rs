@@ -245,13 +245,11 @@ impl Instance {
         self.committer = None;
         let deadline = monotonic() + JOIN_TIMEOUT;
         let pollers: Vec<_> = self.pollers.drain(..).collect();
-        let mut late =
-            pollers.into_iter().filter_map(|thread| join_until(thread, deadline)).count();
-        for thread in [self.committer_thread.take(), self.keep_thread.take()] {
-            let deadline = monotonic() + JOIN_TIMEOUT;
-            late += thread.and_then(|thread| join_until(thread, deadline)).iter().count();
-            self.is_committed.raise();
-        }
+        let mut late = join_all(pollers, deadline);
+        late += join_all(self.committer_thread.take(), monotonic() + JOIN_TIMEOUT);
+        // Only now may the leases go.
+        self.is_committed.raise();
+        late += join_all(self.keep_thread.take(), monotonic() + JOIN_TIMEOUT);
         if late > 0 {
             self.logger.warn(format!("{late} threads did not end in time and are left behind"));
         }
@@ -318,23 +316,21 @@ impl Instance {
     fn take_batches(&mut self) -> Vec<Batch> {
         let batches_max = self.handover.batches_max();
         let bytes_max = if self.is_append { TICK_BYTES_MAX } else { BATCH_BYTES_MAX };
-        let mut batches = if self.again.is_empty() || batches_max == 0 {
+        let batches = if self.again.is_empty() || batches_max == 0 {
             self.queue.take(bytes_max, batches_max)
         } else {
             self.again.pop_front().into_iter().collect()
         };
-        batches.retain(|batch| self.is_current(batch));
-        batches
+        self.drop_ended(batches)
     }
 
-    /// Whether a batch may be handed over. One whose lease is lost is read and delivered by another
-    /// host, so it goes.
-    fn is_current(&self, batch: &Batch) -> bool {
-        let is_current = self.watch.streams[batch.stream].state.is_current(batch);
-        if !is_current {
-            self.queue.release(batch.bytes.len());
-        }
-        is_current
+    /// Keeps what may be handed over. A batch whose lease is lost is read and delivered by another
+    /// host, so it goes, and its room in the queue is free.
+    fn drop_ended(&self, batches: Vec<Batch>) -> Vec<Batch> {
+        let is_current = |batch: &Batch| self.watch.streams[batch.stream].state.is_current(batch);
+        let (current, ended): (Vec<_>, Vec<_>) = batches.into_iter().partition(is_current);
+        ended.iter().for_each(|batch| self.queue.release(batch.bytes.len()));
+        current
     }
 
     /// Appends batches until the host refuses one; those it did not take are offered again.
@@ -425,6 +421,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| Error::config("a thread cannot be started").caused_by(error))
+}
+
+/// Joins those of `threads` that end before `deadline`; returns how many do not.
+fn join_all(threads: impl IntoIterator<Item = JoinHandle<()>>, deadline: Instant) -> usize {
+    threads.into_iter().filter_map(|thread| join_until(thread, deadline)).count()
 }
 
 /// Joins `thread` if it ends before `deadline`, else gives it back.
