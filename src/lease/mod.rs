@@ -11,7 +11,7 @@
 mod keeper;
 mod seat;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use keeper::{Deed, Departure, Keeper};
@@ -87,9 +87,9 @@ pub fn assign(roll: &Roll) -> BTreeMap<&str, &str> {
     members.sort_by(|one, two| one.id.cmp(&two.id));
     let mut leases: Vec<&Lease> = roll.leases.iter().collect();
     leases.sort_by(|one, two| one.connector.cmp(&two.connector));
-    let mut spread = Spread { loads: vec![0; members.len()], members, of: BTreeMap::new() };
+    let mut spread = Spread::new(&members);
     for lease in &leases {
-        let holder = spread.members.iter().position(|m| Some(&m.id) == lease.holder.as_ref());
+        let holder = members.iter().position(|m| Some(&m.id) == lease.holder.as_ref());
         if let Some(holder) = holder.filter(|&member| spread.is_able(member, &lease.connector)) {
             spread.give(&lease.connector, holder);
         }
@@ -102,20 +102,39 @@ pub fn assign(roll: &Roll) -> BTreeMap<&str, &str> {
         }
     }
     while spread.level() {}
-    let Spread { members, of, .. } = spread;
-    of.into_iter().map(|(connector, member)| (connector, members[member].id.as_str())).collect()
+    spread
+        .of
+        .into_iter()
+        .map(|(connector, member)| (connector, members[member].id.as_str()))
+        .collect()
 }
 
-/// Connectors on members, as far as they are assigned.
+/// Connectors on members, as far as they are assigned. Members are told by their places.
 struct Spread<'a> {
-    members: Vec<&'a Member>,
+    /// The members that are able to run a connector, the first by id first: who levels asks often.
+    able: HashMap<&'a str, Vec<usize>>,
     loads: Vec<usize>,
     of: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Spread<'a> {
+    /// Nothing is assigned yet.
+    fn new(members: &[&'a Member]) -> Self {
+        let mut able: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, member) in members.iter().enumerate() {
+            for connector in &member.connectors {
+                able.entry(connector).or_default().push(index);
+            }
+        }
+        Self { able, loads: vec![0; members.len()], of: BTreeMap::new() }
+    }
+
+    fn able(&self, connector: &str) -> &[usize] {
+        self.able.get(connector).map_or(&[], Vec::as_slice)
+    }
+
     fn is_able(&self, member: usize, connector: &str) -> bool {
-        self.members[member].connectors.iter().any(|able| able == connector)
+        self.able(connector).contains(&member)
     }
 
     fn give(&mut self, connector: &'a str, member: usize) {
@@ -126,7 +145,7 @@ impl<'a> Spread<'a> {
     }
 
     fn least_loaded(&self, connector: &str) -> Option<usize> {
-        let able = (0..self.members.len()).filter(|&member| self.is_able(member, connector));
+        let able = self.able(connector).iter().copied();
         able.min_by_key(|&member| (self.loads[member], member))
     }
 
@@ -184,7 +203,68 @@ mod tests {
         assert_eq!(spread, [("c1", "a"), ("c2", "a"), ("c3", "b")]);
     }
 
+    /// The same as its description says it, with nothing prepared and nothing kept.
+    fn assign_plainly(roll: &Roll) -> BTreeMap<&str, &str> {
+        let mut members: Vec<&Member> = roll.members.iter().collect();
+        members.sort_by_key(|member| &member.id);
+        let mut leases: Vec<&Lease> = roll.leases.iter().collect();
+        leases.sort_by_key(|lease| &lease.connector);
+        let is_able = |id: &str, connector: &str| {
+            let member = members.iter().find(|member| member.id == id).unwrap();
+            member.connectors.iter().any(|able| able == connector)
+        };
+        let load = |of: &BTreeMap<_, _>, id| of.values().filter(|&&member| member == id).count();
+        let least = |of: &BTreeMap<_, _>, connector: &str| {
+            let ids = members.iter().map(|member| member.id.as_str());
+            ids.filter(|id| is_able(id, connector)).min_by_key(|&id| (load(of, id), id))
+        };
+        let mut of: BTreeMap<&str, &str> = BTreeMap::new();
+        for Lease { connector, holder, .. } in &leases {
+            let holder = members.iter().find(|member| Some(&member.id) == holder.as_ref());
+            let holder = holder.filter(|member| is_able(&member.id, connector));
+            of.extend(holder.map(|member| (connector.as_str(), member.id.as_str())));
+        }
+        for Lease { connector, .. } in &leases {
+            if !of.contains_key(connector.as_str()) {
+                of.extend(least(&of, connector).map(|id| (connector.as_str(), id)));
+            }
+        }
+        loop {
+            let moves = of.iter().filter_map(|(&connector, &from)| {
+                let to = least(&of, connector)?;
+                let gain = load(&of, from).checked_sub(load(&of, to)).filter(|&gain| gain >= 2)?;
+                Some((std::cmp::Reverse(gain), connector, to))
+            });
+            let Some((_, connector, to)) = moves.min() else { return of };
+            of.insert(connector, to);
+        }
+    }
+
+    /// Living members with what they can run, and leases with their holders, some of them dead.
+    fn rolls() -> impl Strategy<Value = Roll> {
+        let able = prop::collection::vec(0_usize..12, 0..16);
+        let members = prop::collection::btree_map(0_usize..6, able, 0..5);
+        let leases = prop::collection::btree_map(0_usize..12, prop::option::of(0_usize..6), 0..12);
+        (members, leases).prop_map(|(members, leases)| {
+            let id = |n: usize| format!("m{n}");
+            let members = members.into_iter().rev().map(|(n, able)| Member {
+                id: id(n),
+                name: id(n),
+                connectors: able.into_iter().map(|n| format!("c{n}")).collect(),
+            });
+            let lease = |(n, holder): (usize, Option<usize>)| {
+                lease(&format!("c{n}"), holder.map(id).as_deref(), 1)
+            };
+            Roll { members: members.collect(), leases: leases.into_iter().map(lease).collect() }
+        })
+    }
+
     proptest! {
+        #[test]
+        fn what_is_prepared_changes_no_choice(roll in rolls()) {
+            prop_assert_eq!(assign(&roll), assign_plainly(&roll));
+        }
+
         #[test]
         fn equal_members_differ_by_one_at_most_and_nothing_moves_without_need(
             members in 1_usize..6, holders in prop::collection::vec(0_usize..8, 0..70),
