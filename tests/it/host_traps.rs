@@ -8,8 +8,8 @@ use serde_json::Value;
 use trendmicro_sim::{EmailConfig, Fault, FaultKind, Sim, When};
 
 use crate::support::{
-    Books, Config, Form, Host, Place, at_once, config, email, input, send_signal, simulate, wait,
-    wait_delivered,
+    Books, Config, Daemon, Form, Host, Place, assert_no_secrets, at_once, config, email, input,
+    simulate, wait, wait_delivered,
 };
 
 fn books(sim: &Sim, out: &Path) -> Books {
@@ -411,21 +411,12 @@ fn threaded_off_that_cannot_work_is_refused() {
 #[test]
 fn a_daemon_collects_and_writes_to_nobodys_descriptors() {
     let (place, sim) = (Place::new(), simulate(email()));
-    let (log, pid, report) = (place.text("d.log"), place.text("d.pid"), place.text("d.report"));
-    let arguments = ["--daemon", "--log-file", &log, "--pid-file", &pid, "--report-file", &report];
-    let parent = Host::start(&place, &config(&sim, &place), &arguments).wait_end();
-    assert_eq!(parent.code, Some(0), "{}", parent.log);
-    let said = || fs::read_to_string(&log).unwrap_or_default();
-    let read_pid = || fs::read_to_string(&pid).ok()?.parse::<u32>().ok();
-    let pid = wait("the daemon's pid", said, read_pid);
-    let arrived = || books(&sim, &place.out()).missing.is_empty().then_some(());
-    wait("a daemon's records", said, arrived);
-    send_signal(pid, "TERM");
-    let read_report = || serde_json::from_str(&fs::read_to_string(&report).ok()?).ok();
-    let report: Value = wait("the daemon's report", said, read_report);
-    assert_eq!(report["violations"], serde_json::json!({}), "{}", said());
-    assert_eq!(report["threads_left"], serde_json::json!([]), "{}", said());
-    crate::support::assert_no_secrets(&said());
+    let daemon = Daemon::start(&place, &config(&sim, &place));
+    daemon.wait_delivered(&sim, &place.out());
+    let report = daemon.stop();
+    assert_eq!(report["violations"], serde_json::json!({}), "{}", daemon.log());
+    assert_eq!(report["threads_left"], serde_json::json!([]), "{}", daemon.log());
+    assert_no_secrets(&daemon.log());
     books(&sim, &place.out()).assert_exact("as a daemon");
 }
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::{
-    Books, Form, Host, Place, assert_no_secrets, config, email, fluent_bit, send_signal, simulate,
-    wait, wait_delivered,
+    Books, Daemon, Form, Host, Place, assert_no_secrets, config, email, fluent_bit, send_signal,
+    simulate, wait, wait_delivered,
 };
 
 /// Signals 1 to 64 without SIGKILL, SIGSTOP and the two that the C library keeps for itself.
@@ -75,25 +75,17 @@ fn assert_isolated(place: &Place, pid: u32) {
 #[test]
 fn a_daemons_files_signals_and_children_are_left_alone() {
     let (place, sim) = (Place::new(), simulate(email()));
-    let (log, pid, report) = (place.text("d.log"), place.text("d.pid"), place.text("d.report"));
-    let arguments = ["--daemon", "--log-file", &log, "--pid-file", &pid, "--report-file", &report];
-    let parent = Host::start(&place, &config(&sim, &place), &arguments).wait_end();
-    assert_eq!(parent.code, Some(0), "{}", parent.log);
-    let said = || fs::read_to_string(&log).unwrap_or_default();
-    let read_pid = || fs::read_to_string(&pid).ok()?.parse::<u32>().ok();
-    let pid = wait("the daemon's pid", said, read_pid);
-    let books = || Books::of(&sim, &place.out(), Form::Envelope);
-    wait("a daemon's records", said, || books().missing.is_empty().then_some(()));
-    assert_isolated(&place, pid);
-    let descriptors = descriptors(pid);
+    let daemon = Daemon::start(&place, &config(&sim, &place));
+    daemon.wait_delivered(&sim, &place.out());
+    assert_isolated(&place, daemon.pid());
+    let descriptors = descriptors(daemon.pid());
     for own in ["state.db", "socket:", "anon_inode:"] {
         assert!(descriptors.iter().any(|(what, _)| what.contains(own)), "{own}: {descriptors:?}");
     }
     let inherited: Vec<_> = descriptors.iter().filter(|(_, is_inherited)| *is_inherited).collect();
     assert!(inherited.is_empty(), "{inherited:?}");
-    send_signal(pid, "TERM");
-    wait("the daemon's end", said, || fs::read_to_string(&report).ok());
-    books().assert_exact("as a daemon");
+    daemon.stop();
+    Books::of(&sim, &place.out(), Form::Envelope).assert_exact("as a daemon");
 }
 
 /// The same of a real Fluent Bit with `-d`, which the environment names as `FLUENT_BIT`. Its own

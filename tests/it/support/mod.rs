@@ -2,6 +2,7 @@
 
 mod books;
 mod config;
+mod daemon;
 mod disk;
 pub mod fleet;
 mod host;
@@ -20,6 +21,7 @@ use trendmicro_sim::{EmailConfig, Sim};
 
 pub use books::{Books, Form, LineCounter, for_each_delivered};
 pub use config::{Config, Section};
+pub use daemon::Daemon;
 pub use disk::Disk;
 pub use host::{Host, assert_no_secrets, fluent_bit, plugin, send_signal};
 pub use receiver::Receiver;
