@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use embedded_host::{Host, Options};
+use embedded_host::{Host, Options, built_plugin};
 use serde_json::Value;
 use trendmicro_sim::{
     ApexConfig, CloudAppConfig, EmailConfig, Lateness, Sim, WorkloadConfig, canonical,
@@ -19,6 +19,8 @@ use trendmicro_sim::{
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// What cargo builds.
+const PLUGIN: &str = "libin_trendmicro.so";
 /// How long records keep coming into being.
 const LIVE: Duration = Duration::from_secs(8);
 /// How long to wait without any progress before giving up.
@@ -64,7 +66,7 @@ fn run() -> Result<bool> {
         .workload(WorkloadConfig::default())
         .start()?;
     eprintln!("demo: the simulator listens on {}", sim.url());
-    let mut running = Running::start(&plugin()?, dir.path(), sim.url())?;
+    let mut running = Running::start(&built_plugin(PLUGIN)?, dir.path(), sim.url())?;
     let delivered = dir.path().join("delivered");
     follow(&sim, &delivered, &mut running)?;
     let log = running.stop()?;
@@ -121,16 +123,6 @@ impl Running {
             }
         }
     }
-}
-
-/// The plugin that cargo has just built: beside this program's folder, or in `deps`.
-fn plugin() -> Result<PathBuf> {
-    let examples = std::env::current_exe()?;
-    let target = examples.ancestors().nth(2).ok_or("no target folder")?;
-    let candidates = ["deps/libin_trendmicro.so", "libin_trendmicro.so"].map(|at| target.join(at));
-    let built = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).ok();
-    let newest = candidates.into_iter().filter(|path| path.exists()).max_by_key(built);
-    newest.ok_or_else(|| format!("no libin_trendmicro.so below {}", target.display()).into())
 }
 
 /// Shows progress until everything that the vendor has is delivered, or nothing moves any more.

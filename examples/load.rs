@@ -22,7 +22,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embedded_host::{Host, Options};
+use embedded_host::{Host, Options, built_plugin};
 use in_trendmicro::config::Config;
 use in_trendmicro::handover::Counters;
 use in_trendmicro::instance::{self, Abilities, Instance};
@@ -34,6 +34,8 @@ use trendmicro_sim::{ApexConfig, EmailConfig, Sim};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// What cargo builds.
+const PLUGIN: &str = "libin_trendmicro.so";
 const RECORDS_MAX: usize = 1_000_000;
 /// A host that ticks once a second takes 8 MB a second; this one shall not be what is measured.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,7 +65,7 @@ fn host(config: &Path, tick_ms: u64) -> Result<()> {
         drain: DRAIN,
         flush: Duration::from_millis(100),
         log_echo: false,
-        ..Options::new(plugin()?)
+        ..Options::new(built_plugin(PLUGIN)?)
     };
     let begun = Instant::now();
     let host = Host::start(options, &fs::read_to_string(config)?)?;
@@ -128,16 +130,6 @@ fn bare(config: &Path, tick_ms: u64) -> Result<()> {
     }
     instance.stop(&mut host);
     Ok(())
-}
-
-/// The plugin that cargo has just built: beside this program's folder, or in `deps`.
-fn plugin() -> Result<PathBuf> {
-    let examples = std::env::current_exe()?;
-    let target = examples.ancestors().nth(2).ok_or("no target folder")?;
-    let candidates = ["deps/libin_trendmicro.so", "libin_trendmicro.so"].map(|at| target.join(at));
-    let built = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).ok();
-    let newest = candidates.into_iter().filter(|path| path.exists()).max_by_key(built);
-    newest.ok_or_else(|| format!("no libin_trendmicro.so below {}", target.display()).into())
 }
 
 /// What is collected in one run.
@@ -220,7 +212,7 @@ fn sweep(records_max: usize) -> Result<()> {
 /// How large the library is, stripped.
 fn report_library() -> Result<()> {
     let stripped = tempfile::NamedTempFile::new()?;
-    let (plugin, out) = (plugin()?, stripped.path());
+    let (plugin, out) = (built_plugin(PLUGIN)?, stripped.path());
     Command::new("strip").arg("-o").arg(out).arg(&plugin).status()?;
     let bytes = out.metadata()?.len();
     println!("{}: {bytes} bytes stripped", plugin.display());

@@ -23,6 +23,7 @@ mod shared;
 mod store;
 mod worker;
 
+use std::io;
 use std::path::PathBuf;
 
 pub use cli::main;
@@ -37,4 +38,21 @@ pub use shared::{Call, Violation};
 /// properties say.
 pub fn probe_plugin() -> PathBuf {
     PathBuf::from(env!("EMBEDDED_HOST_OUT")).join("probe_plugin.so")
+}
+
+/// The shared object of this name that cargo has just built with this program, a test or an example:
+/// beside its folder, or in `deps`, whichever is newer.
+///
+/// # Errors
+/// When it is in neither place.
+pub fn built_plugin(name: &str) -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(2).unwrap_or(&own);
+    let places = [target.join("deps").join(name), target.join(name)];
+    let age = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).ok();
+    let newest = places.into_iter().filter(|path| path.is_file()).max_by_key(age);
+    newest.ok_or_else(|| {
+        let text = format!("no {name} below {}: run cargo build", target.display());
+        io::Error::new(io::ErrorKind::NotFound, text)
+    })
 }

@@ -292,12 +292,9 @@ fn since(path: &Path, start: usize) -> String {
     String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
 }
 
-/// The plugin that cargo has just built: among this program's dependencies, or beside them.
+/// The plugin that cargo has just built.
 pub fn plugin() -> PathBuf {
-    let candidates = ["deps/libin_trendmicro.so", "libin_trendmicro.so"].map(built);
-    let age = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).ok();
-    let newest = candidates.iter().filter(|path| path.is_file()).max_by_key(|path| age(path));
-    newest.unwrap_or_else(|| panic!("{candidates:?} are missing: run cargo build")).clone()
+    embedded_host::built_plugin("libin_trendmicro.so").unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The embedded host: an example of its own, and the examples that torment it can be it as well.
