@@ -1,13 +1,14 @@
 //! What the outputs hold against what the simulator has, for every product.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
 use trendmicro_sim::{Sim, canonical};
 
-use crate::support::{Host, LineCounter, PATIENCE, for_each_delivered, wait, wait_long};
+use crate::support::{
+    Host, LineCounter, PATIENCE, describe_cases, for_each_delivered, wait, wait_long,
+};
 
 /// Each source with its category.
 const SOURCES: [(&str, &str); 4] = [
@@ -192,20 +193,14 @@ impl Account {
     }
 
     pub fn describe(&self) -> String {
-        let mut text = format!("{:?}, {} torn lines", self.delivered, self.torn);
+        let text = format!("{:?}, {} torn lines", self.delivered, self.torn);
         let lists = [
             ("missing", &self.missing),
             ("unexpected", &self.unexpected),
             ("doubled", &self.doubled),
             ("wrong", &self.wrong),
         ];
-        for (name, list) in lists {
-            let _ = write!(text, "\n{} {name}", list.len());
-            for case in list.iter().take(3) {
-                let _ = write!(text, "\n    {case}");
-            }
-        }
-        text
+        describe_cases(text, &lists)
     }
 }
 

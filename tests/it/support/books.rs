@@ -115,21 +115,26 @@ impl Books {
     /// The numbers, and the first cases of each.
     pub fn describe(&self) -> String {
         let Self { delivered, missing, unexpected, duplicates, confused, torn, .. } = self;
-        let mut text = format!("{delivered} delivered, {torn} torn lines");
+        let text = format!("{delivered} delivered, {torn} torn lines");
         let lists = [
             ("missing", missing),
             ("unexpected", unexpected),
             ("doubled", duplicates),
             ("confused", confused),
         ];
-        for (name, list) in lists {
-            let _ = write!(text, "\n{} {name}", list.len());
-            for case in list.iter().take(3) {
-                let _ = write!(text, "\n    {case}");
-            }
-        }
-        text
+        describe_cases(text, &lists)
     }
+}
+
+/// Adds to `text` how many cases each of the named lists has, and the first of them.
+pub fn describe_cases(mut text: String, lists: &[(&str, &Vec<String>)]) -> String {
+    for (name, list) in lists {
+        let _ = write!(text, "\n{} {name}", list.len());
+        for case in list.iter().take(3) {
+            let _ = write!(text, "\n    {case}");
+        }
+    }
+    text
 }
 
 /// Shows tag and record of every whole line in the files of `out`; returns how many lines are none.

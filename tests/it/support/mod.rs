@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use trendmicro_sim::{EmailConfig, Sim};
 
-pub use books::{Books, Form, LineCounter, for_each_delivered};
+pub use books::{Books, Form, LineCounter, describe_cases, for_each_delivered};
 pub use config::{Config, Section};
 pub use daemon::Daemon;
 pub use disk::Disk;

@@ -1,12 +1,11 @@
 //! What several hosts delivered together, against what the vendor had.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use trendmicro_sim::{Sim, canonical};
 
-use super::super::for_each_delivered;
+use super::super::{describe_cases, for_each_delivered};
 
 /// What both sides agree and disagree about.
 #[derive(Debug, Default)]
@@ -80,19 +79,13 @@ impl Account {
     /// The numbers, and the first cases of each.
     pub fn describe(&self) -> String {
         let Self { records, missing, unexpected, twice, confused, .. } = self;
-        let mut text = format!("{records} records");
+        let text = format!("{records} records");
         let lists = [
             ("missing", missing),
             ("unexpected", unexpected),
             ("twice", twice),
             ("confused", confused),
         ];
-        for (name, list) in lists {
-            let _ = write!(text, "\n{} {name}", list.len());
-            for case in list.iter().take(3) {
-                let _ = write!(text, "\n    {case}");
-            }
-        }
-        text
+        describe_cases(text, &lists)
     }
 }
