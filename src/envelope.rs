@@ -127,7 +127,8 @@ impl Writer<'_> {
                 let made =
                     (redacted.is_some() || record.text.is_empty()).then(|| format::json(body));
                 let text = made.as_deref().unwrap_or(record.text);
-                let event = Event { record, body, text, polled, change };
+                let members = if redacted.is_none() { record.members } else { &[] };
+                let event = Event { record, body, members, text, polled, change };
                 mapped.write(out, &event, &mut self.scratch);
             }
         }
@@ -176,8 +177,8 @@ impl Around {
         let id = record.id.hex();
         out.extend_from_slice(&self.before_id);
         // A string of 32 bytes: the shortest that needs a length byte.
-        out.extend([0xd9, id.len() as u8]);
-        out.extend(id);
+        out.extend_from_slice(&[0xd9, id.len() as u8]);
+        out.extend_from_slice(&id);
         if let Some(change) = change {
             msgpack::string(out, "change");
             msgpack::string(out, change.name());

@@ -6,10 +6,7 @@
 
 use std::ops::Range;
 
-use crate::msgpack::{self, View};
-
-/// Pieces of a record up to this are copied without a call.
-const SHORT_BYTES: usize = 64;
+use crate::msgpack::{self, Place, View};
 
 /// Maps of more members are sorted anew each time.
 const ALIKE_PAIRS_MAX: usize = 128;
@@ -29,6 +26,18 @@ pub struct Outline {
     /// By their nesting, whether the last map had more pairs than the shortest header can tell.
     are_large: Vec<bool>,
     depth: usize,
+    /// Those of the outermost map in their own order, if they are kept.
+    members: Vec<MemberPlace>,
+    keeps_members: bool,
+}
+
+/// Where a member of a record lies, from the record's first byte on. It ends where the next begins.
+#[derive(Clone, Copy)]
+pub struct MemberPlace {
+    /// Its key.
+    pub key: Place,
+    /// Its value.
+    pub value: Place,
 }
 
 struct Map {
@@ -51,10 +60,6 @@ struct Pair {
     maps: u32,
     maps_end: u32,
 }
-
-/// An offset in a record, of which none comes near 4 GB. Four bytes keep the pairs small, which are
-/// copied a lot.
-type Place = u32;
 
 /// The first eight bytes of a key, which nearly always tell it from the others, as a number that
 /// sorts as they do.
@@ -92,6 +97,18 @@ impl Outline {
         self.pairs.clear();
         self.open.clear();
         self.depth = 0;
+        self.members.clear();
+    }
+
+    /// Keeps the members of the outermost map in their own order.
+    pub fn keep_members(&mut self, keeps_members: bool) {
+        self.keeps_members = keeps_members;
+    }
+
+    /// The members of the last record, if they are kept.
+    #[must_use]
+    pub fn members(&self) -> &[MemberPlace] {
+        &self.members
     }
 
     /// A container that is no map begins, or a value.
@@ -141,6 +158,12 @@ impl Outline {
         }
         let first = self.pairs.len();
         self.pairs.extend(order.iter().map(|&i| pairs[i as usize]));
+        if self.depth == 0 && self.keeps_members {
+            let start = header.start as Place;
+            let place =
+                |pair: &Pair| MemberPlace { key: pair.key - start, value: pair.value - start };
+            self.members.extend(pairs.iter().map(place));
+        }
         self.open.truncate(mark.open);
         self.maps[mark.maps] = Map {
             start: header.start as Place,
@@ -212,7 +235,7 @@ impl Outline {
         let mut piece = map.start..map.content;
         for pair in &self.pairs[map.pairs.clone()] {
             if pair.key != piece.end {
-                append(out, bytes, piece);
+                msgpack::piece(out, bytes, piece);
                 piece = pair.key..pair.value;
             }
             if pair.maps != pair.maps_end {
@@ -220,7 +243,7 @@ impl Outline {
             }
             piece.end = pair.end;
         }
-        append(out, bytes, piece);
+        msgpack::piece(out, bytes, piece);
     }
 
     /// Appends what begins at `start` up to the end of the last of these maps; returns where that is.
@@ -234,7 +257,7 @@ impl Outline {
         let (mut at, mut next) = (start, maps.start);
         while next < maps.end {
             let map = &self.maps[next];
-            append(out, bytes, at..map.start);
+            msgpack::piece(out, bytes, at..map.start);
             self.write_map(map, bytes, out);
             (at, next) = (map.end, map.next as usize);
         }
@@ -277,20 +300,6 @@ impl Pair {
 
     fn maps(&self) -> Range<usize> {
         self.maps as usize..self.maps_end as usize
-    }
-}
-
-/// Appends a piece of `bytes`.
-#[inline(always)]
-fn append(out: &mut Vec<u8>, bytes: &[u8], piece: Range<Place>) {
-    let (start, length) = (piece.start as usize, (piece.end - piece.start) as usize);
-    match bytes[start..].first_chunk::<SHORT_BYTES>() {
-        Some(more) if length <= SHORT_BYTES => {
-            let end = out.len() + length;
-            out.extend_from_slice(more);
-            out.truncate(end);
-        }
-        _ => out.extend_from_slice(&bytes[start..start + length]),
     }
 }
 

@@ -55,7 +55,8 @@ impl PageReader {
         Self { cutter: Cutter::new(list), elements, excerpt: Vec::new() }
     }
 
-    /// Keeps each record's own text beside what is read of it, for formats that show it.
+    /// Keeps each record's own text, and where its members lie, beside what is read of it, for formats
+    /// that show it.
     #[must_use]
     pub fn keeping_text(mut self, keeps_text: bool) -> Self {
         self.elements.records.keep_text(keeps_text);

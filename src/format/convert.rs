@@ -7,8 +7,11 @@
 //! again for each target takes longer than most conversions.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
-use super::address::{Delivery, Memo, address, is_email, mac, part_address};
+use memchr::memchr_iter;
+
+use super::address::{Delivery, Memo, address, is_email, mac};
 use super::table::{Convert, Delivered, Literal, Pick, Texts, Tls};
 use crate::clock::Time;
 use crate::msgpack::{self, Value, View};
@@ -67,8 +70,32 @@ pub fn convert<'a>(
     }
 }
 
+/// Whether a conversion reads texts alone, and knows nothing to say without one.
+pub fn is_of_text(convert: &Convert) -> bool {
+    match convert {
+        Convert::MessageId
+        | Convert::Date
+        | Convert::Millis
+        | Convert::Ip
+        | Convert::FirstIp
+        | Convert::Address
+        | Convert::Rename(_)
+        | Convert::Delivered(_)
+        | Convert::Tls(_) => true,
+        Convert::Any
+        | Convert::Text
+        | Convert::Long
+        | Convert::Digits
+        | Convert::Wrapped(..)
+        | Convert::Each(_)
+        | Convert::Email
+        | Convert::Classify(..)
+        | Convert::ClassifyStart(..) => false,
+    }
+}
+
 /// The conversions that read a text.
-fn of_text<'a>(
+pub fn of_text<'a>(
     convert: &Convert,
     whole: &'a [u8],
     value: View<'a>,
@@ -76,14 +103,11 @@ fn of_text<'a>(
     out: &mut Vec<u8>,
 ) -> Taken {
     match convert {
-        Convert::MessageId => {
-            let id = trim(trim(whole, b'<'), b'>');
-            if id.is_empty() { Taken::Nothing } else { text(id, out) }
-        }
+        Convert::MessageId => message_id(whole, out),
         Convert::Date => date(whole, value, out),
         Convert::Millis => millis(whole, out),
         Convert::Ip if memo.is_ip(whole) => verbatim(value, out),
-        Convert::FirstIp => match parts(whole).find_map(part_address) {
+        Convert::FirstIp => match parts(whole).find_map(|part| memo.part_address(part)) {
             Some(ip) => part_of(whole, ip, out),
             None => Taken::Nothing,
         },
@@ -92,10 +116,7 @@ fn of_text<'a>(
             Some(address) => part_of(whole, address, out),
             None => Taken::Nothing,
         },
-        Convert::Rename(pairs) => {
-            let renamed = pairs.iter().find(|(from, _)| from.as_bytes() == whole);
-            text(renamed.map_or(whole, |(_, to)| to.as_bytes()), out)
-        }
+        Convert::Rename(pairs) => rename(pairs, whole, out),
         Convert::Classify(pairs, other) => {
             let known = pairs.iter().find(|(from, _)| from.as_bytes() == whole);
             class(known.map_or(other, |(_, literal)| literal), out)
@@ -108,6 +129,18 @@ fn of_text<'a>(
         Convert::Tls(part) => tls(*part, whole, out),
         _ => Taken::Nothing,
     }
+}
+
+#[inline(never)]
+fn message_id(whole: &[u8], out: &mut Vec<u8>) -> Taken {
+    let id = trim(trim(whole, b'<'), b'>');
+    if id.is_empty() { Taken::Nothing } else { text(id, out) }
+}
+
+#[inline(never)]
+fn rename(pairs: &[(&str, &str)], whole: &[u8], out: &mut Vec<u8>) -> Taken {
+    let renamed = pairs.iter().find(|(from, _)| from.as_bytes() == whole);
+    text(renamed.map_or(whole, |(_, to)| to.as_bytes()), out)
 }
 
 /// A text without that byte at its ends.
@@ -184,6 +217,9 @@ pub fn pick<'a>(
     memo: &mut Memo<'a>,
     mut each: impl FnMut(Cow<'a, [u8]>),
 ) -> Taken {
+    if let Some(text) = value.as_bytes().filter(|text| member.is_empty() && !text.is_empty()) {
+        return pick_text(*pick, text, memo, &mut each);
+    }
     let mut tally = Tally::default();
     let mut take = |value: View<'a>| match value.as_bytes() {
         Some([]) => {}
@@ -255,7 +291,7 @@ fn pick_text<'a>(
         Pick::DeliveredHost => one(memo.delivery(text).host),
         Pick::DeliveredIp => one(memo.delivery(text).ip),
         Pick::Ip if memo.is_ip(text) => one(Some(text)),
-        Pick::Ip => list(text, each, |part| part_address(part).map(Cow::from)),
+        Pick::Ip => list(text, each, |part| memo.part_address(part).map(Cow::from)),
         Pick::Mac => list(text, each, mac),
     }
 }
@@ -264,7 +300,7 @@ fn pick_text<'a>(
 fn list<'a>(
     text: &'a [u8],
     each: &mut impl FnMut(Cow<'a, [u8]>),
-    read: impl Fn(&'a [u8]) -> Option<Cow<'a, [u8]>>,
+    mut read: impl FnMut(&'a [u8]) -> Option<Cow<'a, [u8]>>,
 ) -> Taken {
     let mut tally = Tally::default();
     for part in parts(text) {
@@ -284,6 +320,7 @@ fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     parts.filter(|part| !part.is_empty())
 }
 
+#[inline(never)]
 fn delivered(part: Delivered, delivery: Delivery<'_>, out: &mut Vec<u8>) -> Taken {
     let is_there = match part {
         Delivered::Host => delivery.host.map(|host| msgpack::text(out, host)),
@@ -293,12 +330,15 @@ fn delivered(part: Delivered, delivery: Delivery<'_>, out: &mut Vec<u8>) -> Take
     if is_there.is_some() { Taken::Part } else { Taken::Nothing }
 }
 
+#[inline(never)]
 fn tls(part: Tls, whole: &[u8], out: &mut Vec<u8>) -> Taken {
-    let of_upstream = |part: &'_ [u8]| part.trim_ascii().starts_with(UPSTREAM);
-    let Some(upstream) = whole.split(|&byte| byte == b';').find(|part| of_upstream(part)) else {
-        return Taken::Nothing;
-    };
-    let protocol = upstream.trim_ascii()[UPSTREAM.len()..].trim_ascii();
+    let mut ends = memchr_iter(b';', whole).chain([whole.len()]);
+    let upstream = ends.try_fold(0, |start, end| match whole[start..end].trim_ascii() {
+        part if part.starts_with(UPSTREAM) => ControlFlow::Break(part),
+        _ => ControlFlow::Continue(end + 1),
+    });
+    let ControlFlow::Break(upstream) = upstream else { return Taken::Nothing };
+    let protocol = upstream[UPSTREAM.len()..].trim_ascii();
     let version = protocol.strip_prefix(b"TLS ").filter(|version| {
         !version.is_empty() && version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
     });
@@ -311,6 +351,7 @@ fn tls(part: Tls, whole: &[u8], out: &mut Vec<u8>) -> Taken {
     Taken::Part
 }
 
+#[inline(never)]
 fn date(whole: &[u8], value: View<'_>, out: &mut Vec<u8>) -> Taken {
     if is_common_date(whole) {
         return verbatim(value, out);
@@ -345,6 +386,7 @@ fn is_common_date(text: &[u8]) -> bool {
         && number(17) < 60
 }
 
+#[inline(never)]
 fn millis(whole: &[u8], out: &mut Vec<u8>) -> Taken {
     let Some(read) = read_time(whole) else { return Taken::Nothing };
     msgpack::signed(out, read.timestamp_millis());

@@ -10,6 +10,8 @@ mod address;
 mod convert;
 pub mod ecs;
 mod fill;
+mod found;
+mod lists;
 pub mod ocsf;
 mod plan;
 pub mod redact;

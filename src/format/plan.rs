@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::convert;
+use super::found::Slot;
 use super::table::{Changes, Convert, Fill, Literal, Ours, Row, Texts};
 use crate::connector::Stream;
 use crate::msgpack;
@@ -30,13 +31,14 @@ const PIECE_BYTES: usize = 32;
 /// A compiled table.
 pub struct Plan {
     pub(super) fields: Keys,
-    pub(super) slots: usize,
+    /// Those of a record of which nothing is known yet.
+    pub(super) slots: Vec<Slot>,
     pub(super) nodes: Vec<Node>,
 }
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a plan of {} fields", self.slots)
+        write!(f, "a plan of {} fields", self.slots.len())
     }
 }
 
@@ -55,26 +57,45 @@ pub(super) struct Key {
     pub(super) inner: Keys,
 }
 
-/// A part of what is written.
-pub(super) enum Node {
-    /// Members that are the same in every event.
-    Fixed { bytes: Piece, count: usize },
-    /// An object, or a list of one object, with its key.
-    Branch { key: Piece, is_list: bool, nodes: Vec<Node> },
-    /// A member that is the text in a slot, as it stands: most members are.
-    Text { key: Piece, slot: usize },
-    /// Any other member.
-    Leaf { key: Piece, leaf: Leaf },
+/// A part of what is written: what stands before its value, and where that comes from.
+pub(super) struct Node {
+    /// The key, mostly. Where an object holds but one member, both their keys.
+    pub(super) key: Piece,
+    pub(super) what: What,
+}
+
+/// What a node writes.
+pub(super) enum What {
+    /// So many members that are the same in every event. They are the key.
+    Fixed(usize),
+    /// An object; its header, still open, is the key's last byte.
+    Branch(Vec<Node>),
+    /// The text in a slot, as it stands: most members are.
+    Text(usize),
+    /// What the text in a slot is converted to, if it is one.
+    OfText(usize, &'static Convert),
+    /// The first of these slots that can be converted.
+    From(Box<[usize]>, &'static Convert),
+    Ours(Ours),
+    ByChange(&'static Changes),
+    Time(usize),
+    Each(usize, Box<Plan>),
+    List(Box<[TextsOf]>),
+    FirstList(Box<[TextsOf]>),
+    Related(Box<[TextsOf]>),
     /// The members that found no home.
     Rest,
 }
+
+/// The texts of the value in a slot.
+pub(super) type TextsOf = (usize, &'static Texts);
 
 /// A few bytes that are written often. They are filled up to whole blocks, which are copied without
 /// a call.
 #[derive(PartialEq)]
 pub(super) struct Piece {
     first: [u8; PIECE_BYTES],
-    more: Vec<[u8; PIECE_BYTES]>,
+    more: Box<[[u8; PIECE_BYTES]]>,
     length: usize,
 }
 
@@ -83,27 +104,24 @@ impl Piece {
         let mut filled = bytes.to_vec();
         filled.resize(bytes.len().next_multiple_of(PIECE_BYTES).max(PIECE_BYTES), 0);
         let mut blocks = filled.as_chunks().0.to_vec();
-        Self { first: blocks.remove(0), more: blocks, length: bytes.len() }
+        Self { first: blocks.remove(0), more: blocks.into(), length: bytes.len() }
     }
 
-    #[inline]
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out
+    }
+
+    #[inline(always)]
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let end = out.len() + self.length;
         out.extend_from_slice(&self.first);
-        self.more.iter().for_each(|block| out.extend_from_slice(block));
+        if !self.more.is_empty() {
+            self.more.iter().for_each(|block| out.extend_from_slice(block));
+        }
         out.truncate(end);
     }
-}
-
-pub(super) enum Leaf {
-    Ours(Ours),
-    ByChange(&'static Changes),
-    Time(usize),
-    From(Vec<usize>, &'static Convert),
-    Each(usize, Plan),
-    List(Vec<(usize, &'static Texts)>),
-    FirstList(Vec<(usize, &'static Texts)>),
-    Related(Vec<(usize, &'static Texts)>),
 }
 
 impl Plan {
@@ -111,7 +129,7 @@ impl Plan {
     /// which they first appear.
     #[must_use]
     pub fn new(rows: impl IntoIterator<Item = &'static Row>, about: Option<About<'_>>) -> Self {
-        let mut plan = Self { fields: Keys::default(), slots: 0, nodes: Vec::new() };
+        let mut plan = Self { fields: Keys::default(), slots: Vec::new(), nodes: Vec::new() };
         for Row(target, fill) in rows {
             let (path, name) = target.rsplit_once('.').unwrap_or(("", target));
             let Some(node) = plan.node(name, fill, about) else { continue };
@@ -119,7 +137,7 @@ impl Plan {
             branch(&mut plan.nodes, path).push(node);
         }
         rest_comes_last(&mut plan.nodes);
-        join_constants(&mut plan.nodes);
+        plan.nodes = compact(plan.nodes);
         plan
     }
 
@@ -129,42 +147,42 @@ impl Plan {
         let fixed = |value: &Literal| {
             let mut bytes = key.clone();
             let is_there = convert::literal(value, &mut bytes);
-            is_there.then(|| Node::Fixed { bytes: Piece::new(&bytes), count: 1 })
+            is_there.then(|| Node { key: Piece::new(&bytes), what: What::Fixed(1) })
         };
-        let leaf = match fill {
-            Fill::Rest => return Some(Node::Rest),
+        let what = match fill {
+            Fill::Rest => What::Rest,
             Fill::Fixed(literal) => return fixed(literal),
             Fill::ByChange(changes) if about.is_none_or(|about| !about.has_change) => {
                 return fixed(&changes.none);
             }
             Fill::Ours(ours) => match about.and_then(|about| constant(*ours, about)) {
                 Some(Some(text)) => {
-                    let mut bytes = key;
-                    msgpack::string(&mut bytes, &text);
-                    return Some(Node::Fixed { bytes: Piece::new(&bytes), count: 1 });
+                    msgpack::string(&mut key, &text);
+                    What::Fixed(1)
                 }
                 Some(None) => return None,
-                None => Leaf::Ours(*ours),
+                None => What::Ours(*ours),
             },
-            Fill::ByChange(changes) => Leaf::ByChange(changes),
-            Fill::Time(path) => Leaf::Time(self.slot(path)),
+            Fill::ByChange(changes) => What::ByChange(changes),
+            Fill::Time(path) => What::Time(self.slot(path)),
             Fill::From(paths, Convert::Each(rows)) => {
-                Leaf::Each(self.slot(paths.first()?), Self::new(*rows, None))
+                What::Each(self.slot(paths.first()?), Box::new(Self::new(*rows, None)))
             }
-            Fill::From([path], Convert::Text) => {
-                return Some(Node::Text { key: Piece::new(&key), slot: self.slot(path) });
+            Fill::From([path], Convert::Text) => What::Text(self.slot(path)),
+            Fill::From([path], convert) if convert::is_of_text(convert) => {
+                What::OfText(self.slot(path), convert)
             }
             Fill::From(paths, convert) => {
-                Leaf::From(paths.iter().map(|path| self.slot(path)).collect(), convert)
+                What::From(paths.iter().map(|path| self.slot(path)).collect(), convert)
             }
-            Fill::List(texts) => Leaf::List(self.slots_of(texts)),
-            Fill::FirstList(texts) => Leaf::FirstList(self.slots_of(texts)),
-            Fill::Related(texts) => Leaf::Related(self.slots_of(texts)),
+            Fill::List(texts) => What::List(self.slots_of(texts)),
+            Fill::FirstList(texts) => What::FirstList(self.slots_of(texts)),
+            Fill::Related(texts) => What::Related(self.slots_of(texts)),
         };
-        Some(Node::Leaf { key: Piece::new(&key), leaf })
+        Some(Node { key: Piece::new(&key), what })
     }
 
-    fn slots_of(&mut self, texts: &'static [Texts]) -> Vec<(usize, &'static Texts)> {
+    fn slots_of(&mut self, texts: &'static [Texts]) -> Box<[TextsOf]> {
         texts.iter().map(|texts| (self.slot(texts.0), texts)).collect()
     }
 
@@ -177,8 +195,8 @@ impl Plan {
         }
         let slots = &mut self.slots;
         *keys.entry(last).slot.get_or_insert_with(|| {
-            *slots += 1;
-            *slots - 1
+            slots.push(Slot::default());
+            slots.len() - 1
         })
     }
 }
@@ -209,85 +227,87 @@ fn branch<'a, 'p>(
 ) -> &'a mut Vec<Node> {
     let Some(name) = path.next() else { return nodes };
     let (name, is_list) = name.strip_suffix("[]").map_or((name, false), |name| (name, true));
-    let mut wanted = Vec::new();
-    msgpack::string(&mut wanted, name);
-    let wanted = Piece::new(&wanted);
-    let is_it = |node: &Node| matches!(node, Node::Branch { key, .. } if *key == wanted);
-    let at = nodes.iter().position(is_it).unwrap_or_else(|| {
-        nodes.push(Node::Branch { key: wanted, is_list, nodes: Vec::new() });
-        nodes.len() - 1
-    });
-    match &mut nodes[at] {
-        Node::Branch { nodes, .. } => branch(nodes, path),
+    let mut key = Vec::new();
+    msgpack::string(&mut key, name);
+    if is_list {
+        msgpack::array(&mut key, 1);
+    }
+    let key = Piece::new(&key);
+    let is_it = |node: &Node| matches!(node.what, What::Branch(_)) && node.key == key;
+    let at = nodes.iter().position(is_it).unwrap_or(nodes.len());
+    if at == nodes.len() {
+        nodes.push(Node { key, what: What::Branch(Vec::new()) });
+    }
+    match &mut nodes[at].what {
+        What::Branch(nodes) => branch(nodes, path),
         _ => unreachable!("a branch was found or made there"),
     }
 }
 
 /// What is left is known when all else is written. Returns whether the rest is among the nodes.
 fn rest_comes_last(nodes: &mut [Node]) -> bool {
-    let holds_rest = |node: &mut Node| match node {
-        Node::Rest => true,
-        Node::Branch { nodes, .. } => rest_comes_last(nodes),
-        Node::Fixed { .. } | Node::Text { .. } | Node::Leaf { .. } => false,
+    let holds_rest = |node: &mut Node| match &mut node.what {
+        What::Rest => true,
+        What::Branch(nodes) => rest_comes_last(nodes),
+        _ => false,
     };
     let Some(at) = nodes.iter_mut().position(holds_rest) else { return false };
     nodes[at..].rotate_left(1);
     true
 }
 
-/// Makes one piece of constants that stand side by side, and of objects that hold nothing else.
-fn join_constants(nodes: &mut Vec<Node>) {
-    let mut joined: Vec<Node> = Vec::new();
-    for mut node in nodes.drain(..) {
-        if let Node::Branch { nodes, .. } = &mut node {
-            join_constants(nodes);
+/// Makes one piece of constants that stand side by side, and of what can only be written together.
+fn compact(nodes: Vec<Node>) -> Vec<Node> {
+    let mut compacted: Vec<Node> = Vec::new();
+    for mut node in nodes {
+        if let What::Branch(inner) = node.what {
+            node = Node::of_branch(&node.key, compact(inner));
         }
-        match (joined.last_mut(), node.constant()) {
-            (Some(Node::Fixed { bytes, count }), Some((more, others))) => {
-                let mut both = Vec::new();
-                bytes.write(&mut both);
-                *bytes = Piece::new(&[both, more].concat());
-                *count += others;
+        match (compacted.last_mut(), &node.what) {
+            (Some(Node { key, what: What::Fixed(count) }), What::Fixed(more)) => {
+                *key = Piece::new(&[key.bytes(), node.key.bytes()].concat());
+                *count += more;
             }
-            (_, Some((bytes, count))) => {
-                joined.push(Node::Fixed { bytes: Piece::new(&bytes), count });
-            }
-            (_, None) => joined.push(node),
+            _ => compacted.push(node),
         }
     }
-    *nodes = joined;
+    compacted
 }
 
 impl Node {
-    /// The members that it comes to in every event, and how many they are.
-    fn constant(&self) -> Option<(Vec<u8>, usize)> {
-        let mut out = Vec::new();
-        let (key, is_list, inner, inner_count) = match self {
-            Self::Fixed { bytes, count } => {
-                bytes.write(&mut out);
-                return Some((out, *count));
-            }
-            Self::Branch { key, is_list, nodes } => match nodes.as_slice() {
-                [Self::Fixed { bytes, count }] => (key, *is_list, bytes, *count),
-                _ => return None,
-            },
-            Self::Text { .. } | Self::Leaf { .. } | Self::Rest => return None,
+    /// An object. One with constants alone is a constant; one that is there if, and only if, its one
+    /// member is, is written with that.
+    fn of_branch(key: &Piece, mut nodes: Vec<Self>) -> Self {
+        let mut bytes = key.bytes();
+        let (count, is_one) = match nodes.as_slice() {
+            [Self { what: What::Fixed(count), .. }] => (*count, true),
+            [only] => (1, only.what.is_member()),
+            _ => (0, false),
         };
-        key.write(&mut out);
-        if is_list {
-            msgpack::array(&mut out, 1);
-        }
-        msgpack::map(&mut out, inner_count);
-        inner.write(&mut out);
-        Some((out, 1))
+        let what = match nodes.pop() {
+            Some(only) if is_one => {
+                msgpack::map(&mut bytes, count);
+                bytes.extend(only.key.bytes());
+                if matches!(only.what, What::Fixed(_)) { What::Fixed(1) } else { only.what }
+            }
+            last => {
+                nodes.extend(last);
+                msgpack::open(&mut bytes);
+                What::Branch(nodes)
+            }
+        };
+        Self { key: Piece::new(&bytes), what }
     }
+}
 
-    /// Whether it is the same in every event.
-    pub(super) fn is_fixed(&self) -> bool {
+impl What {
+    /// Whether it is one member that comes out of the record, or nothing.
+    fn is_member(&self) -> bool {
         match self {
-            Self::Fixed { .. } => true,
-            Self::Branch { nodes, .. } => nodes.iter().all(Self::is_fixed),
-            Self::Text { .. } | Self::Leaf { .. } | Self::Rest => false,
+            Self::Fixed(_) | Self::Rest => false,
+            // These know a value for what the record does not say.
+            Self::From(_, Convert::Classify(..) | Convert::ClassifyStart(..)) => false,
+            _ => true,
         }
     }
 }
@@ -300,10 +320,13 @@ const ENDS_BYTES: usize = 16;
 
 #[inline]
 fn ends(name: &[u8]) -> Ends {
-    match (name.first_chunk(), name.last_chunk()) {
-        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-        _ => (name.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)), 0),
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        return (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
     }
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        return (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into());
+    }
+    (name.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)), 0)
 }
 
 impl Keys {
@@ -320,6 +343,7 @@ impl Keys {
         &mut keys[at]
     }
 
+    #[inline]
     pub(super) fn find(&self, name: &[u8]) -> Option<&Key> {
         let ends = ends(name);
         let is_it = |key: &&Key| {

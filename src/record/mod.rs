@@ -17,6 +17,7 @@ use crate::identity::Hasher;
 pub use crate::identity::Id;
 use crate::json::Reader;
 use crate::msgpack::{self, View};
+pub use crate::outline::MemberPlace;
 use crate::outline::{self, Outline, Path};
 use transcode::Writer;
 
@@ -35,6 +36,8 @@ pub struct Record<'a> {
     pub body: &'a [u8],
     /// The vendor's own text of it; empty unless it was asked for.
     pub text: &'a str,
+    /// Where the members of its body lie; empty unless that was asked for.
+    pub members: &'a [MemberPlace],
     /// Its `event_id`: the same for equal records.
     pub id: Id,
     /// What tells it from the other records of its stream. It is `id`, unless the vendor gives
@@ -66,30 +69,46 @@ struct Segment {
     bodies: Vec<u8>,
     /// The vendor's own texts, if they are kept.
     texts: String,
+    /// Where the members of each lie, likewise.
+    members: Vec<MemberPlace>,
     entries: Vec<Entry>,
     ids: Vec<Id>,
 }
 
-/// What is known of one record: where its body and text end, and its id and key within the segment's ids.
+/// What is known of one record: where its part of each list ends, and its id and key within the
+/// segment's ids.
 struct Entry {
-    end: usize,
-    text_end: usize,
+    ends: Ends,
     id: usize,
     key: usize,
     time: Option<Time>,
 }
 
+#[derive(Clone, Copy, Default)]
+struct Ends {
+    body: usize,
+    text: usize,
+    members: usize,
+}
+
 impl Segment {
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let ends = self.entries.iter().map(|entry| (entry.end, entry.text_end));
-        let starts = std::iter::once((0, 0)).chain(ends);
-        self.entries.iter().zip(starts).map(|(entry, (start, text_start))| Record {
-            body: &self.bodies[start..entry.end],
-            text: &self.texts[text_start..entry.text_end],
-            id: self.ids[entry.id],
-            key: self.ids[entry.key],
-            time: entry.time,
+        let ends = self.entries.iter().map(|entry| entry.ends);
+        let starts = std::iter::once(Ends::default()).chain(ends);
+        self.entries.iter().zip(starts).map(|(Entry { ends, id, key, time }, start)| Record {
+            body: &self.bodies[start.body..ends.body],
+            text: &self.texts[start.text..ends.text],
+            members: &self.members[start.members..ends.members],
+            id: self.ids[*id],
+            key: self.ids[*key],
+            time: *time,
         })
+    }
+
+    /// Where the last record ends.
+    fn ends(&self) -> Ends {
+        let (body, text) = (self.bodies.len(), self.texts.len());
+        Ends { body, text, members: self.members.len() }
     }
 }
 
@@ -158,9 +177,10 @@ impl RecordReader {
         }
     }
 
-    /// Keeps each record's own text beside what is read of it.
+    /// Keeps each record's own text, and where its members lie, beside what is read of it.
     pub fn keep_text(&mut self, keeps_text: bool) {
         self.keeps_text = keeps_text;
+        self.outline.keep_members(keeps_text);
     }
 
     /// Reads a text that is one record.
@@ -227,6 +247,7 @@ impl RecordReader {
         let at = reader.position();
         if self.keeps_text {
             self.segment.texts.push_str(text[..at].trim());
+            self.segment.members.extend_from_slice(self.outline.members());
         }
         self.identify();
         Ok(at)
@@ -251,8 +272,7 @@ impl RecordReader {
             })
         });
         let time = outline.find(bodies, time).and_then(|value| parse_time(value.as_str()?));
-        let (end, text_end) = (segment.bodies.len(), segment.texts.len());
-        segment.entries.push(Entry { end, text_end, id, key, time });
+        segment.entries.push(Entry { ends: segment.ends(), id, key, time });
     }
 
     /// Ends a segment.
@@ -312,7 +332,7 @@ impl Shape {
     pub fn restore<'a>(&self, body: &'a [u8], key: Id) -> Record<'a> {
         let mut message = self.origin();
         outline::write_sorted(View::new(body), &mut message);
-        Record { id: Id::of(&message), key, time: None, body, text: "" }
+        Record { id: Id::of(&message), key, time: None, body, text: "", members: &[] }
     }
 
     /// With what the message of every identity begins.

@@ -5,9 +5,12 @@
 //! passed on verbatim by the host's `forward` output and refused by several receivers, so we never
 //! write it.
 
+mod view;
+
 use std::ops::Range;
 
 use crate::clock::Time;
+pub use view::{Value, View};
 
 /// The shortest header of a container can tell of so many.
 pub const FIXED_COUNT_MAX: usize = 15;
@@ -56,6 +59,27 @@ pub fn raw(out: &mut Vec<u8>, bytes: &[u8]) {
         33..=64 => ends::<32>(out, bytes),
         65..=128 => ends::<64>(out, bytes),
         _ => out.extend_from_slice(bytes),
+    }
+}
+
+/// An offset in a record, of which none comes near 4 GB. Four bytes keep small what is noted of a
+/// record.
+pub type Place = u32;
+
+/// Pieces up to this are copied with what lies behind them, which takes no call.
+const PIECE_BYTES: usize = 64;
+
+/// Appends a piece of `bytes`.
+#[inline(always)]
+pub fn piece(out: &mut Vec<u8>, bytes: &[u8], piece: Range<Place>) {
+    let (start, length) = (piece.start as usize, (piece.end - piece.start) as usize);
+    match bytes[start..].first_chunk::<PIECE_BYTES>() {
+        Some(more) if length <= PIECE_BYTES => {
+            let end = out.len() + length;
+            out.extend_from_slice(more);
+            out.truncate(end);
+        }
+        _ => out.extend_from_slice(&bytes[start..start + length]),
     }
 }
 
@@ -172,20 +196,30 @@ pub fn open_map(out: &mut Vec<u8>, is_large: bool) -> Range<usize> {
 }
 
 /// Fills in the header of a map that [`open`] reserved at `at`.
+#[inline]
 pub fn close_map(out: &mut Vec<u8>, at: usize, count: usize) {
-    fit_map(out, at..at + 1, count);
+    if count <= FIXED_COUNT_MAX {
+        out[at] = MAP.fixed | count as u8;
+    } else {
+        fit(out, at..at + 1, count, &MAP);
+    }
 }
 
 /// Fills in the header of a map for which `reserved` was set aside; returns where it lies now. What
 /// lies behind it moves if it needs another size.
 pub fn fit_map(out: &mut Vec<u8>, reserved: Range<usize>, count: usize) -> Range<usize> {
-    fit(out, reserved, count, [0x80, 0xde, 0xdf])
+    fit(out, reserved, count, &MAP)
 }
 
 /// Fills in the header of an array that [`open`] reserved at `at`; returns by how many bytes what
 /// lies behind it has moved.
+#[inline]
 pub fn close_array(out: &mut Vec<u8>, at: usize, count: usize) -> usize {
-    fit(out, at..at + 1, count, [0x90, 0xdc, 0xdd]).len() - 1
+    if count <= FIXED_COUNT_MAX {
+        out[at] = ARRAY.fixed | count as u8;
+        return 0;
+    }
+    fit(out, at..at + 1, count, &ARRAY).len() - 1
 }
 
 /// Fills in the header of a string that [`open`] reserved at `at`; its bytes lie behind it.
@@ -209,22 +243,27 @@ pub fn close_string(out: &mut Vec<u8>, at: usize) {
     }
 }
 
-fn fit(
-    out: &mut Vec<u8>,
-    reserved: Range<usize>,
-    count: usize,
-    [fixed, medium, large]: [u8; 3],
-) -> Range<usize> {
+/// With what containers begin, by how many there are in them.
+struct Markers {
+    fixed: u8,
+    medium: u8,
+    large: u8,
+}
+
+const MAP: Markers = Markers { fixed: 0x80, medium: 0xde, large: 0xdf };
+const ARRAY: Markers = Markers { fixed: 0x90, medium: 0xdc, large: 0xdd };
+
+fn fit(out: &mut Vec<u8>, reserved: Range<usize>, count: usize, markers: &Markers) -> Range<usize> {
     let mut header = [0; 5];
     let length = if count <= FIXED_COUNT_MAX {
-        header[0] = fixed | count as u8;
+        header[0] = markers.fixed | count as u8;
         1
     } else if let Ok(count) = u16::try_from(count) {
-        header[0] = medium;
+        header[0] = markers.medium;
         header[1..3].copy_from_slice(&count.to_be_bytes());
         3
     } else {
-        header[0] = large;
+        header[0] = markers.large;
         header[1..].copy_from_slice(&(count as u32).to_be_bytes());
         5
     };
@@ -240,256 +279,6 @@ fn fit(
 fn sized(out: &mut Vec<u8>, marker: u8, bytes: &[u8]) {
     out.push(marker);
     out.extend_from_slice(bytes);
-}
-
-/// A value inside bytes that this module wrote.
-///
-/// Bytes from elsewhere are read without harm, but the answers may be wrong.
-#[derive(Clone, Copy)]
-pub struct View<'a>(&'a [u8]);
-
-/// A value as Rust knows it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
-    /// Nothing.
-    Nil,
-    /// True or false.
-    Boolean(bool),
-    /// An integer that is not negative.
-    Unsigned(u64),
-    /// A negative integer.
-    Signed(i64),
-    /// A number with a fraction.
-    Float(f64),
-    /// A string.
-    Text(&'a str),
-    /// Values in a row; see [`View::items`].
-    Array,
-    /// Pairs; see [`View::pairs`].
-    Map,
-}
-
-/// What a [`View`] shows, with the offset at which a container's contents begin.
-enum Shape {
-    Scalar { header: usize, payload: usize },
-    Map { header: usize, count: usize },
-    Array { header: usize, count: usize },
-}
-
-impl<'a> View<'a> {
-    /// The value that begins at the start of `bytes`.
-    #[must_use]
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes of the value: all that the view was made of.
-    #[must_use]
-    pub fn bytes(&self) -> &'a [u8] {
-        self.0
-    }
-
-    /// Whether the value is nil, or a text or container without anything in it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        matches!(self.0, [0x80 | 0x90 | 0xa0 | 0xc0, ..] | [])
-    }
-
-    /// What the value is.
-    #[must_use]
-    pub fn value(&self) -> Value<'a> {
-        let (header, payload) = match self.shape() {
-            Shape::Map { .. } => return Value::Map,
-            Shape::Array { .. } => return Value::Array,
-            Shape::Scalar { header, payload } => (header, payload),
-        };
-        let bytes = self.0.get(header..header + payload).unwrap_or_default();
-        let number = || bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
-        let unused_bits = 64 - 8 * bytes.len().clamp(1, 8) as u32;
-        match self.0.first().copied().unwrap_or(0xc0) {
-            small @ 0..=0x7f => Value::Unsigned(u64::from(small)),
-            small @ 0xe0..=0xff => Value::Signed(i64::from(small as i8)),
-            0xcc..=0xcf => Value::Unsigned(number()),
-            // The sign moves to the top and back, which spreads it.
-            0xd0..=0xd3 => Value::Signed(((number() << unused_bits) as i64) >> unused_bits),
-            0xcb => Value::Float(f64::from_bits(number())),
-            0xc2 => Value::Boolean(false),
-            0xc3 => Value::Boolean(true),
-            0xa0..=0xbf | 0xd9..=0xdb => std::str::from_utf8(bytes).map_or(Value::Nil, Value::Text),
-            _ => Value::Nil,
-        }
-    }
-
-    /// The bytes of a string, of which nobody has checked that they are text.
-    #[must_use]
-    pub fn as_bytes(&self) -> Option<&'a [u8]> {
-        match *self.0 {
-            [short @ 0xa0..=0xbf, ref rest @ ..] => rest.get(..usize::from(short & 0x1f)),
-            [0xd9, length, ref rest @ ..] => rest.get(..usize::from(length)),
-            [0xda | 0xdb, ..] => {
-                let Shape::Scalar { header, payload } = self.shape() else { return None };
-                self.0.get(header..header + payload)
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether the value is a map.
-    #[must_use]
-    pub fn is_map(&self) -> bool {
-        matches!(self.0.first(), Some(0x80..=0x8f | 0xde | 0xdf))
-    }
-
-    /// Whether the value is an array.
-    #[must_use]
-    pub fn is_array(&self) -> bool {
-        matches!(self.0.first(), Some(0x90..=0x9f | 0xdc | 0xdd))
-    }
-
-    /// The value as text, if it is a string.
-    #[must_use]
-    pub fn as_str(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.as_bytes()?).ok()
-    }
-
-    /// The value, if it is an integer that is not negative.
-    #[must_use]
-    pub fn as_u64(&self) -> Option<u64> {
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
-        match self.0 {
-            [small @ 0..=0x7f, ..] => Some(u64::from(*small)),
-            [0xcc..=0xcf, ..] => {
-                let Shape::Scalar { header, payload } = self.shape() else { return None };
-                self.0.get(header..header + payload).map(number)
-            }
-            _ => None,
-        }
-    }
-
-    /// The value at the end of `path`, a key per level; the first of a repeated key.
-    #[must_use]
-    pub fn get(&self, path: &[&str]) -> Option<Self> {
-        let Some((key, rest)) = path.split_first() else { return Some(*self) };
-        self.pairs().find(|(name, _)| name.is(key))?.1.get(rest)
-    }
-
-    /// The value at the end of a path that is not empty.
-    #[must_use]
-    pub fn find(&self, path: &[&str]) -> Option<Self> {
-        if path.is_empty() { None } else { self.get(path) }
-    }
-
-    /// Whether the value is nil or an empty string.
-    #[must_use]
-    pub fn is_blank(&self) -> bool {
-        matches!(self.0, [0xa0 | 0xc0, ..])
-    }
-
-    /// The pairs of a map, in their order; nothing for another value.
-    pub fn pairs(&self) -> impl Iterator<Item = (Self, Self)> + use<'a> {
-        let (header, count) = match self.shape() {
-            Shape::Map { header, count } => (header, count),
-            _ => (0, 0),
-        };
-        let mut rest = self.0.get(header..).unwrap_or_default();
-        (0..count).map_while(move |_| {
-            let key = take(&mut rest)?;
-            Some((key, take(&mut rest)?))
-        })
-    }
-
-    /// The values of an array, in their order; nothing for another value.
-    pub fn items(&self) -> impl Iterator<Item = Self> + use<'a> {
-        let (header, count) = match self.shape() {
-            Shape::Array { header, count } => (header, count),
-            _ => (0, 0),
-        };
-        let mut rest = self.0.get(header..).unwrap_or_default();
-        (0..count).map_while(move |_| take(&mut rest))
-    }
-
-    /// Whether the value is a string and that text.
-    fn is(&self, text: &str) -> bool {
-        self.as_bytes() == Some(text.as_bytes())
-    }
-
-    fn shape(&self) -> Shape {
-        let size = |width: usize| {
-            let bytes = self.0.get(1..1 + width).unwrap_or_default();
-            bytes.iter().fold(0_usize, |sum, &byte| sum << 8 | usize::from(byte))
-        };
-        let scalar = |header, payload| Shape::Scalar { header, payload };
-        match self.0.first().copied().unwrap_or(0xc0) {
-            marker @ 0x80..=0x8f => Shape::Map { header: 1, count: usize::from(marker & 0x0f) },
-            marker @ 0x90..=0x9f => Shape::Array { header: 1, count: usize::from(marker & 0x0f) },
-            marker @ 0xa0..=0xbf => scalar(1, usize::from(marker & 0x1f)),
-            0xcc | 0xd0 => scalar(1, 1),
-            0xcd | 0xd1 => scalar(1, 2),
-            0xca | 0xce | 0xd2 => scalar(1, 4),
-            0xcb | 0xcf | 0xd3 => scalar(1, 8),
-            0xd9 => scalar(2, size(1)),
-            0xda => scalar(3, size(2)),
-            0xdb => scalar(5, size(4)),
-            0xdc => Shape::Array { header: 3, count: size(2) },
-            0xdd => Shape::Array { header: 5, count: size(4) },
-            0xde => Shape::Map { header: 3, count: size(2) },
-            0xdf => Shape::Map { header: 5, count: size(4) },
-            _ => scalar(1, 0),
-        }
-    }
-
-    /// How many bytes the value takes.
-    #[inline(always)]
-    fn length(&self) -> usize {
-        let Some(&marker) = self.0.first() else { return 1 };
-        match (LENGTHS[usize::from(marker)], self.0) {
-            (0, [0xd9, length, ..]) => 2 + usize::from(*length),
-            (0, _) => self.any_length(),
-            (length, _) => usize::from(length),
-        }
-    }
-
-    fn any_length(&self) -> usize {
-        let (header, mut values) = match self.shape() {
-            Shape::Scalar { header, payload } => return header + payload,
-            Shape::Array { header, count } => (header, count),
-            Shape::Map { header, count } => (header, 2 * count),
-        };
-        let mut at = header;
-        while values > 0 && at < self.0.len() {
-            at += Self(&self.0[at..]).length();
-            values -= 1;
-        }
-        at
-    }
-}
-
-/// How many bytes a value takes that begins with this one; 0 if more must be known.
-static LENGTHS: [u8; 256] = {
-    let mut lengths = [0; 256];
-    let mut marker = 0;
-    while marker < lengths.len() {
-        lengths[marker] = match marker {
-            0x81..=0x8f | 0x91..=0x9f | 0xd9..=0xdf => 0,
-            0xa0..=0xbf => 1 + (marker as u8 & 0x1f),
-            0xcc | 0xd0 => 2,
-            0xcd | 0xd1 => 3,
-            0xca | 0xce | 0xd2 => 5,
-            0xcb | 0xcf | 0xd3 => 9,
-            _ => 1,
-        };
-        marker += 1;
-    }
-    lengths
-};
-
-/// Splits the first value off `rest`.
-#[inline(always)]
-fn take<'a>(rest: &mut &'a [u8]) -> Option<View<'a>> {
-    let length = View(rest).length();
-    let (value, after) = rest.split_at_checked(length).filter(|(value, _)| !value.is_empty())?;
-    *rest = after;
-    Some(View(value))
 }
 
 #[cfg(test)]
