@@ -121,3 +121,25 @@ fn prefix(text: &[u8]) -> u64 {
         None => text.iter().rev().fold(0, |sum, &byte| sum >> 8 | u64::from(byte) << 56),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn few_are_ordered_as_the_standard_library_sorts(
+            texts in prop::collection::vec("[ab\\x00]{0,3}|(same|samesame)[ab]{0,9}", 0..=FEW_TEXTS),
+        ) {
+            let texts: Vec<Cow<'_, [u8]>> =
+                texts.iter().map(|text| Cow::from(text.as_bytes())).collect();
+            let order = order_of_few(&texts);
+            let ordered: Vec<_> = order[..texts.len()].iter().map(|&i| texts[i].clone()).collect();
+            let mut sorted = texts.clone();
+            sorted.sort();
+            prop_assert_eq!(ordered, sorted);
+        }
+    }
+}

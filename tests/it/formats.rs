@@ -102,7 +102,13 @@ fn events(page: &str, text: &str, style: &Style) -> Vec<Value> {
     with_stream(page, |connector, stream| {
         let envelope = Envelope::new(style, stream, "vendor");
         let records = read(connector, stream, text, envelope.needs_text());
-        records.iter().map(|record| event(&envelope, &record, None)).collect()
+        let checked = |record: Record<'_>| {
+            let told = event(&envelope, &record, None);
+            // A member is the same whether it is told where it lies, or looked for.
+            assert_eq!(told, event(&envelope, &Record { members: &[], ..record }, None));
+            told
+        };
+        records.iter().map(checked).collect()
     })
 }
 
