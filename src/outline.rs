@@ -10,6 +10,8 @@ use crate::msgpack::{self, Place, View};
 
 /// Maps of more members are sorted anew each time.
 const ALIKE_PAIRS_MAX: usize = 128;
+/// Of maps of as many pairs, so many orders are tried before they are sorted anew.
+const ORDERS_KEPT: usize = 4;
 
 /// The maps of one record, or of another value.
 #[derive(Default)]
@@ -20,9 +22,8 @@ pub struct Outline {
     pairs: Vec<Pair>,
     /// Those of the maps that are being written, the innermost last.
     open: Vec<Pair>,
-    /// By the number of pairs, the order of those of the last map of so many: maps of as many pairs
-    /// are mostly alike.
-    orders: Vec<Vec<u32>>,
+    /// By the number of pairs, those of the last maps of so many.
+    orders: Vec<Orders>,
     /// By their nesting, whether the last map had more pairs than the shortest header can tell.
     are_large: Vec<bool>,
     depth: usize,
@@ -38,6 +39,13 @@ pub struct MemberPlace {
     pub key: Place,
     /// Its value.
     pub value: Place,
+}
+
+/// The last orders of maps of as many pairs, which mostly have the same keys, or the same but for one.
+#[derive(Default)]
+struct Orders {
+    known: [Vec<u32>; ORDERS_KEPT],
+    next: usize,
 }
 
 struct Map {
@@ -151,11 +159,8 @@ impl Outline {
         let pairs = &self.open[mark.open..];
         self.note_size(pairs.len());
         let pairs = &self.open[mark.open..];
-        let mut anew = Vec::new();
-        let order = self.orders.get_mut(pairs.len()).unwrap_or(&mut anew);
-        if !is_order(order, pairs) {
-            sort(order, pairs, bytes);
-        }
+        let mut anew = Orders::default();
+        let order = self.orders.get_mut(pairs.len()).unwrap_or(&mut anew).of(pairs, bytes);
         let first = self.pairs.len();
         self.pairs.extend(order.iter().map(|&i| pairs[i as usize]));
         if self.depth == 0 && self.keeps_members {
@@ -182,7 +187,7 @@ impl Outline {
         self.are_large[self.depth] = pairs > msgpack::FIXED_COUNT_MAX;
         self.depth -= 1;
         if self.orders.len() <= pairs && pairs <= ALIKE_PAIRS_MAX {
-            self.orders.resize_with(pairs + 1, Vec::new);
+            self.orders.resize_with(pairs + 1, Orders::default);
         }
     }
 
@@ -303,6 +308,19 @@ impl Pair {
     }
 }
 
+impl Orders {
+    /// The order of these pairs by their keys; equal keys stay in theirs.
+    fn of(&mut self, pairs: &[Pair], bytes: &[u8]) -> &[u32] {
+        let at = self.known.iter().position(|order| is_order(order, pairs)).unwrap_or_else(|| {
+            let at = self.next;
+            self.next = (at + 1) % ORDERS_KEPT;
+            sort(&mut self.known[at], pairs, bytes);
+            at
+        });
+        &self.known[at]
+    }
+}
+
 /// Whether the prefixes alone say that `order` is the order of the pairs.
 #[inline]
 fn is_order(order: &[u32], pairs: &[Pair]) -> bool {
@@ -310,7 +328,7 @@ fn is_order(order: &[u32], pairs: &[Pair]) -> bool {
     order.len() == pairs.len() && prefixes.is_sorted_by(|one, two| one < two)
 }
 
-/// Makes `order` the order of the pairs by their keys; equal keys stay in theirs.
+#[cold]
 fn sort(order: &mut Vec<u32>, pairs: &[Pair], bytes: &[u8]) {
     order.clear();
     order.extend(0..pairs.len() as u32);
