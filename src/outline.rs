@@ -332,11 +332,12 @@ fn is_order(order: &[u32], pairs: &[Pair]) -> bool {
 fn sort(order: &mut Vec<u32>, pairs: &[Pair], bytes: &[u8]) {
     order.clear();
     order.extend(0..pairs.len() as u32);
-    let place = |&i: &u32| {
-        let pair = &pairs[i as usize];
-        (pair.prefix, pair.key(bytes), i)
-    };
-    order.sort_unstable_by(|one, two| place(one).cmp(&place(two)));
+    let prefix = |i: u32| pairs[i as usize].prefix;
+    order.sort_unstable_by_key(|&i| (prefix(i), i));
+    for alike in order.chunk_by_mut(|&one, &two| prefix(one) == prefix(two)) {
+        let key = |i: u32| (pairs[i as usize].key(bytes), i);
+        alike.sort_unstable_by(|&one, &two| key(one).cmp(&key(two)));
+    }
 }
 
 impl Prefix {
