@@ -147,6 +147,8 @@ enum Way {
     /// Mails in pages.
     Http,
     Https,
+    /// Mails in pages, written as Elastic Common Schema.
+    Ecs,
     /// Machines in one answer.
     OneAnswer,
 }
@@ -156,6 +158,7 @@ impl Way {
         match self {
             Self::Http => "HTTP",
             Self::Https => "HTTPS",
+            Self::Ecs => "HTTP, `format: ecs`",
             Self::OneAnswer => "HTTP, one answer",
         }
     }
@@ -188,7 +191,7 @@ fn sweep(records_max: usize) -> Result<()> {
         by_backlog.push((backlog, print(load, measure(load)?, idle.peak_bytes)));
         backlog *= 10;
     }
-    for way in [Way::Https, Way::OneAnswer] {
+    for way in [Way::Https, Way::Ecs, Way::OneAnswer] {
         let load = Load { connectors: 1, backlog: records_max.min(100_000), way };
         print(load, measure(load)?, idle.peak_bytes);
     }
@@ -403,9 +406,10 @@ fn product(way: Way) -> String {
         );
     }
     let email = EmailConfig::default();
+    let format = if way == Way::Ecs { "ecs" } else { "envelope" };
     format!(
         "    connector email_security\n    content_types accepted_traffic\n    username {}\n    \
-         api_key {}\n    interval 1s\n    lookback 25h\n",
+         api_key {}\n    interval 1s\n    lookback 25h\n    format {format}\n",
         email.username, email.api_key,
     )
 }
