@@ -14,6 +14,8 @@ pub const HORIZON: Duration = Duration::from_secs(72 * 3600);
 pub const HORIZON_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// Rows of the last seconds may still be half written.
 pub const SETTLE: Duration = Duration::from_secs(5);
+/// The ledger remembers the ids of the last windows whole, so memory follows the records of a window.
+pub const WINDOW_RECORDS_MAX: usize = 50_000;
 /// Vendors filter by the second; nothing is gained by halving further.
 const SPAN_MIN: Duration = Duration::from_secs(1);
 /// How often what was read is read again, to find what the vendor showed later than `overlap`.
@@ -67,6 +69,8 @@ pub struct Policy {
     pub overlap: Duration,
     /// The longest window.
     pub span_max: Duration,
+    /// A window that will probably have more records is halved.
+    pub records_max: usize,
     /// Whether what was read is read again later.
     pub verify: bool,
 }
@@ -175,6 +179,7 @@ mod tests {
         lookback: Duration::from_secs(86_400),
         overlap: Duration::from_secs(300),
         span_max: Duration::from_secs(3600),
+        records_max: WINDOW_RECORDS_MAX,
         verify: true,
     };
 

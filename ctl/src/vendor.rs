@@ -84,7 +84,8 @@ impl Vendor {
         visit: &mut dyn FnMut(Record<'_>, &Window) -> Result<()>,
     ) -> Result<()> {
         let (overlap, span_max) = (Default::default(), self.span_max);
-        let policy = Policy { lookback: HORIZON, overlap, span_max, verify: false };
+        let policy =
+            Policy { lookback: HORIZON, overlap, span_max, records_max: usize::MAX, verify: false };
         // The plan's end is a moment before its now.
         let mut windows = policy.plan(Some(span.start), span.end + delta(SETTLE)).windows;
         windows.reverse();

@@ -203,7 +203,8 @@ pub fn state(data: &[u8]) {
         fs::write(dir.path().join("s-wal"), wal).expect("a file");
     }
     let Ok(mut store) = Sqlite::open(&path, "OFF") else { return };
-    let policy = Policy { lookback: HOUR, overlap: HOUR, span_max: HOUR, verify: true };
+    let policy =
+        Policy { lookback: HOUR, overlap: HOUR, span_max: HOUR, records_max: 100, verify: true };
     if let Ok(saved) = store.load("s") {
         let plan = policy.plan(saved.cursor, now());
         assert!(plan.windows.len() < 100, "{} windows", plan.windows.len());

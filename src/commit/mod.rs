@@ -266,6 +266,7 @@ mod tests {
             lookback: Duration::from_secs(60),
             overlap: Duration::from_secs(10),
             span_max: Duration::from_secs(3600),
+            records_max: 100,
             verify: false,
         };
         let saved = Arc::new(Mutex::new(Vec::new()));

@@ -18,10 +18,10 @@ use crate::lease::Tenure;
 use crate::ledger::Ledger;
 use crate::record::Id;
 use crate::sweep::Inventory;
-use crate::window::{HORIZON, PASSES, Policy, Window};
+use crate::window::{HORIZON, PASSES, Policy, WINDOW_RECORDS_MAX, Window};
 
 /// Ids that a verification pass compares a window with; a busier window is halved.
-const RECALLED_MAX: usize = 250_000;
+const RECALLED_MAX: usize = 2 * WINDOW_RECORDS_MAX;
 
 /// What has happened to the records of one stream since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::http::Client;
 use crate::lease::Seat;
 use crate::log::Logger;
 use crate::poller::{self, Poller, Rhythm, Surroundings, TaskParts};
-use crate::window::Policy;
+use crate::window::{Policy, WINDOW_RECORDS_MAX};
 
 /// A poller that panicked is started again after this.
 const RESTART_INTERVAL: Duration = Duration::from_secs(10);
@@ -65,6 +65,7 @@ impl Start {
             lookback: config.lookback,
             overlap: config.overlap,
             span_max: config.product.span_max,
+            records_max: WINDOW_RECORDS_MAX,
             verify: config.verify && !matches!(keeping, Keeping::Nowhere(_)),
         };
         let mut own = Vec::new();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::task::{Place, Task};
+use super::place::Place;
+use super::task::Task;
 use crate::batch::{Batch, Builder};
 use crate::clock::Time;
 use crate::commit::Position;
@@ -33,7 +34,11 @@ impl Task {
             position.counts.fetched += 1;
             match self.news(&mut position, place, &record) {
                 Some((id, change)) => {
-                    self.note_late(&mut late, &record, now);
+                    let generated = self.generated(&record);
+                    if let Some(generated) = generated.filter(|_| place.pages == 0) {
+                        place.sample.note(generated);
+                    }
+                    self.note_late(&mut late, generated, now);
                     builder.push(id, |out| writer.write(out, &record, now, change));
                 }
                 None => position.counts.duplicate += 1,
@@ -91,10 +96,14 @@ impl Task {
         batches
     }
 
+    /// The time of a record by which the vendor filters.
+    fn generated(&self, record: &Record<'_>) -> Option<Time> {
+        let generated = View::new(record.body).find(self.parts.generated)?;
+        parse_time(generated.as_str()?)
+    }
+
     /// Notes a new record of a time that was read before: it was not shown then.
-    fn note_late(&self, late: &mut Late, record: &Record<'_>, now: Time) {
-        let generated = View::new(record.body).find(self.parts.generated);
-        let generated = generated.and_then(|time| parse_time(time.as_str()?));
+    fn note_late(&self, late: &mut Late, generated: Option<Time>, now: Time) {
         let read_before = self.read_before.filter(|_| !self.is_pass());
         let is_late = match (generated, read_before) {
             (Some(generated), Some(read_before)) => generated < read_before,

@@ -8,7 +8,9 @@
 //! they say.
 
 mod admit;
+mod density;
 mod lag;
+mod place;
 mod round;
 mod run;
 mod task;

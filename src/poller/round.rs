@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Now;
-use super::task::{Place, State, Task, is_beyond_horizon};
+use super::place::Place;
+use super::task::{State, Task, is_beyond_horizon};
 use crate::clock::{Time, delta};
 use crate::commit::Position;
 use crate::connector::Mode;
@@ -93,6 +94,7 @@ impl Task {
             Some(_) => {
                 let next = self.windows.pop_front();
                 let place = next.map(|(id, window)| Place::start(id, window, None, now.time));
+                let place = place.map(|place| self.narrow(place));
                 self.state = place.map_or(self.rest(now), |place| self.begin(place));
             }
             None => {

@@ -3,11 +3,13 @@
 //! The live lane follows the present; a pass reads old windows again. `round` says what a lane asks
 //! for next, `admit` what in an answer is news.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::density::Density;
 use super::lag::Lag;
+use super::place::Place;
 use super::{Now, Rhythm};
 use crate::activity::Trouble;
 use crate::batch::Batch;
@@ -18,61 +20,16 @@ use crate::cursor::{Lane, WindowId};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Backoff;
-use crate::ledger::Ids;
 use crate::log::Logger;
-use crate::record::{Id, Records, Shape};
+use crate::record::{Records, Shape};
 use crate::window::{HORIZON, Window};
 
 /// Pages of one window; a vendor that never ends is asked for half the window.
-const PAGES_MAX: u32 = 10_000;
+pub(super) const PAGES_MAX: u32 = 10_000;
 /// After so many failures in a row at a later page, its token may be what is wrong.
 const PAGE_TRIES_MAX: u32 = 5;
 /// After so many failures in a row, an answer that is not UTF-8 is not damaged but meant so.
 const LENIENT_AFTER: u32 = 3;
-
-/// A place inside a window: which page comes next.
-pub(super) struct Place {
-    pub(super) id: WindowId,
-    pub(super) window: Window,
-    pub(super) next: Option<String>,
-    followed: Trail,
-    pub(super) pages: u32,
-    /// What the page that is being fetched has shown, and how much of that was new.
-    shown: usize,
-    news: usize,
-    /// What a pass knows of the window's records; it does not read before it has been told.
-    pub(super) known: Option<Ids>,
-    /// When its reading began.
-    pub(super) begun: Time,
-}
-
-/// Pointers that were followed; one that comes again would lead in a circle. They are kept as their
-/// hashes, since a vendor can make each as long as an address may be.
-#[derive(Default)]
-struct Trail(HashSet<Id>);
-
-impl Trail {
-    /// Whether a pointer is seen for the first time.
-    fn is_new(&mut self, pointer: &str) -> bool {
-        self.0.insert(Id::of(pointer.as_bytes()))
-    }
-}
-
-impl Place {
-    pub(super) fn start(id: WindowId, window: Window, known: Option<Ids>, begun: Time) -> Self {
-        Self {
-            id,
-            window,
-            next: None,
-            followed: Trail::default(),
-            pages: 0,
-            shown: 0,
-            news: 0,
-            known,
-            begun,
-        }
-    }
-}
 
 /// What a lane is doing.
 pub(super) enum State {
@@ -125,6 +82,8 @@ pub(super) struct Task {
     pub(super) read_before: Option<Time>,
     /// Rounds in a row that showed nothing new.
     pub(super) idle_rounds: u32,
+    /// How dense the records of the last window were.
+    density: Density,
     pub(super) lag: Lag,
     /// Failures of the current page in a row.
     backoff: Backoff,
@@ -156,6 +115,7 @@ impl Task {
             round_vendor_now: None,
             read_before: None,
             idle_rounds: 0,
+            density: Density::default(),
             lag: Lag::default(),
             backoff: Backoff::default(),
             restarts: Backoff::default(),
@@ -291,6 +251,7 @@ impl Task {
         place.pages += 1;
         place.next = page.next;
         let (shown, news) = (std::mem::take(&mut place.shown), std::mem::take(&mut place.news));
+        place.records += shown;
         self.note_answer(news > 0, now.time);
         self.parts.logger.debug(format!(
             "page {} of {}..{}: {shown} records, {news} new",
@@ -354,6 +315,7 @@ impl Task {
     fn end_window(&mut self, place: Place, now: Now) {
         let batches = VecDeque::from(self.admit_removals(&place, now.time));
         if batches.is_empty() {
+            self.density = Density::of(place.records, place.window);
             self.finish_window(&place);
             self.begin_window(now);
         } else {
@@ -361,8 +323,18 @@ impl Task {
         }
     }
 
-    /// Follows a page's pointer, unless that leads in a circle or never ends.
+    /// Follows a page's pointer, unless that leads in a circle or never ends, or the window turns out
+    /// to have too many records.
     fn follow(&mut self, mut place: Place, next: String, now: Now) {
+        if place.pages == 1 {
+            self.density = place.sample.density().unwrap_or(self.density);
+            let asked = place.window;
+            place = self.narrow(place);
+            if place.window != asked {
+                self.state = State::Fetching { place: place.anew() };
+                return;
+            }
+        }
         if place.pages >= PAGES_MAX {
             let error = Error::new(ErrorKind::Narrow, "the vendor's pages do not end");
             return self.refuse(place, &error, now, 1.0);
@@ -419,21 +391,32 @@ impl Task {
         let wait = self.restarts.next(floor, random);
         self.note_trouble(error, self.restarts.attempt(), now.instant + wait);
         self.report(&place, error, wait, self.restarts.attempt());
-        let place = Place::start(place.id, place.window, place.known, place.begun);
-        self.state = State::BackingOff { place, until: now.instant + wait };
+        self.state = State::BackingOff { place: place.anew(), until: now.instant + wait };
     }
 
-    /// Replaces a window by its two halves, if it can be halved.
-    fn halve(&mut self, mut place: Place) -> Place {
-        if let Some((one, two)) = place.window.split() {
-            let mut position = self.parts.shared.position();
-            let progress = position.lane(self.lane);
-            progress.shorten(place.id, one.end);
-            let behind = progress.open_behind(place.id, two.end);
-            drop(position);
-            self.windows.push_front((behind, two));
-            place.window = one;
+    /// Halves a window until it will probably not have too many records.
+    pub(super) fn narrow(&mut self, mut place: Place) -> Place {
+        let records_max = self.parts.shared.policy().records_max;
+        while !self.density.allows(place.window, records_max) && place.window.split().is_some() {
+            place = self.halve(place);
         }
+        place
+    }
+
+    /// Replaces a window by its two halves, if it can be halved. Of a pass, the later half is left to
+    /// its next round, which begins when all of this one is delivered: what is on its way would be
+    /// missing in what is recalled of that half.
+    fn halve(&mut self, mut place: Place) -> Place {
+        let Some((one, two)) = place.window.split() else { return place };
+        let mut position = self.parts.shared.position();
+        let progress = position.lane(self.lane);
+        progress.shorten(place.id, one.end);
+        if !self.is_pass() {
+            let behind = progress.open_behind(place.id, two.end);
+            self.windows.push_front((behind, two));
+        }
+        drop(position);
+        place.window = one;
         place
     }
 
@@ -473,19 +456,4 @@ impl Task {
 /// moment and stays within reach.
 pub(super) fn is_beyond_horizon(window: Window, now: Time) -> bool {
     window.start < window.end && window.start < now - delta(HORIZON)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pointer_is_remembered_in_16_bytes_however_long_it_is() {
-        let mut trail = Trail::default();
-        let pointer = |n: u32| format!("{n}{}", "t".repeat(1_000));
-        assert!((0..PAGES_MAX).all(|n| trail.is_new(&pointer(n))));
-        assert!(!(0..PAGES_MAX).any(|n| trail.is_new(&pointer(n))));
-        let bytes: usize = trail.0.iter().map(size_of_val).sum();
-        assert_eq!(bytes, 16 * PAGES_MAX as usize);
-    }
 }

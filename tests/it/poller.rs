@@ -244,6 +244,45 @@ fn a_later_page_that_fails_five_times_begins_its_window_anew() {
     rig.assert_complete(-3_600..-5);
 }
 
+/// What the first page shows is known before the window is read, if pages are in order.
+#[test]
+fn a_window_that_begins_too_dense_is_narrowed_after_a_page() {
+    let mut rig = crowd();
+    rig.vendor.is_sorted = true;
+    rig.run_until(50.0);
+    let spans: Vec<_> = rig.asked.iter().map(|asked| asked.end - asked.start).collect();
+    assert_eq!(spans[..2], [3_600, 225], "the page has a record a second, and 225 s have 225");
+    assert_eq!((rig.asked[0].start, rig.asked[1].start), (-7_200, -7_200));
+    assert!(spans[1..].iter().all(|&span| span <= 450), "{spans:?}");
+    rig.run_until(120.0);
+    rig.assert_complete(-7_200..0);
+}
+
+/// Of pages in no order, only the end of a window tells how many records it had.
+#[test]
+fn a_window_is_narrowed_by_what_the_one_before_it_had() {
+    let mut rig = crowd();
+    rig.run_until(50.0);
+    let spans: Vec<_> = rig.asked.iter().map(|asked| asked.end - asked.start).collect();
+    let first = spans.iter().take_while(|&&span| span == 3_600).count();
+    assert_eq!(first, 37, "an hour and its last second have 3,601 records, in pages of 100");
+    assert!(spans[first..].iter().all(|&span| span <= 225), "{spans:?}");
+    rig.run_until(120.0);
+    rig.assert_complete(-7_200..0);
+}
+
+/// Two hours with a record each second, of which a window is to have 300.
+fn crowd() -> Rig {
+    let policy = Policy { records_max: 300, ..policy(2 * HOUR, 300) };
+    let mut rig = Rig::new(&TYPES[..1], policy);
+    rig.vendor.page_size = 100;
+    rig.latency = 0.01;
+    for at in -7_200..0 {
+        rig.mail(0, at, 0);
+    }
+    rig
+}
+
 /// A vendor whose pages do not end within a window is asked for half of it.
 #[test]
 fn a_window_of_too_many_pages_is_halved() {

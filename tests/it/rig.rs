@@ -28,7 +28,7 @@ use in_trendmicro::poller::{Now, Poller, Rhythm, Step, TaskParts};
 use in_trendmicro::queue::Queue;
 use in_trendmicro::record::{Id, Shape};
 use in_trendmicro::sweep::{self, Entity};
-use in_trendmicro::window::{PASSES, Policy, Window};
+use in_trendmicro::window::{PASSES, Policy, WINDOW_RECORDS_MAX, Window};
 
 pub const START: i64 = 1_700_000_000;
 pub const INTERVAL: Duration = Duration::from_secs(60);
@@ -108,6 +108,8 @@ pub struct Vendor {
     pub sends_date: bool,
     /// Ends a window with a token to an empty page, as the real one may.
     pub trails: bool,
+    /// Shows a log in the order of its times; otherwise in one that means nothing.
+    pub is_sorted: bool,
     /// What is added to its records' numbers, to tell them from another vendor's.
     pub base: u64,
 }
@@ -124,6 +126,7 @@ impl Vendor {
             forgotten: 0,
             sends_date: true,
             trails: false,
+            is_sorted: false,
             base: 0,
         }
     }
@@ -235,7 +238,7 @@ impl Vendor {
         (answer(200), format!("{{\"computers\":[{}]}}", self.records(&numbers)))
     }
 
-    /// What a window shows at `now`, in an order that means nothing.
+    /// What a window shows at `now`.
     fn select(&mut self, asked: &Asked, now: Time) -> Vec<u64> {
         let now_secs = now.timestamp() - START;
         let is_log = ["email_security", "cloud_app_security"].contains(&self.product);
@@ -246,7 +249,11 @@ impl Vendor {
                 && mail.gone > now_secs
         };
         let mut numbers: Vec<u64> = self.mails.iter().filter(is_shown).map(|m| m.number).collect();
-        self.rng.shuffle(&mut numbers);
+        if self.is_sorted {
+            numbers.sort_by_key(|&number| self.mails[number as usize].generated);
+        } else {
+            self.rng.shuffle(&mut numbers);
+        }
         numbers
     }
 
@@ -699,7 +706,8 @@ pub fn words(words: &[&str]) -> Vec<String> {
 
 pub fn policy(lookback: u64, overlap: u64) -> Policy {
     let (lookback, overlap) = (Duration::from_secs(lookback), Duration::from_secs(overlap));
-    Policy { lookback, overlap, span_max: Duration::from_secs(HOUR), verify: false }
+    let span_max = Duration::from_secs(HOUR);
+    Policy { lookback, overlap, span_max, records_max: WINDOW_RECORDS_MAX, verify: false }
 }
 
 /// The numbers of a batch's records, read by an independent decoder.

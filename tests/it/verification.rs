@@ -133,6 +133,22 @@ fn a_pass_survives_faults_and_halved_windows() {
     assert!(position.counts.late > 50, "{:?}", position.counts);
 }
 
+/// The simulation tries this with confirmations at any moment.
+#[test]
+fn a_pass_halves_a_dense_window_and_finds_everything_once() {
+    let policy = Policy { records_max: 10, ..verifying(HOUR, 300) };
+    let mut rig = Rig::new(&TYPES[..1], policy);
+    (rig.vendor.page_size, rig.vendor.is_sorted) = (10, true);
+    for second in 0..40 {
+        rig.mail(0, hours(1) + second, 25 * MINUTE);
+    }
+    rig.run_until(hours(3) as f64);
+    rig.assert_complete(0..hours(2));
+    assert_eq!(rig.streams[0].position().counts.late, 40);
+    let narrow = |asked: &&Asked| asked.is_pass && asked.end - asked.start < MINUTE;
+    assert!(rig.asked.iter().filter(narrow).count() > 2, "{:?}", rig.asked);
+}
+
 #[test]
 fn the_live_rounds_come_first() {
     let mut rig = Rig::new(&TYPES[..1], verifying(HOUR, 300));

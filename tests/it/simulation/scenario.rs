@@ -6,7 +6,7 @@ use fastrand::Rng;
 use in_trendmicro::config::Emit;
 use in_trendmicro::connector::{self, Settings};
 use in_trendmicro::poller::Rhythm;
-use in_trendmicro::window::Policy;
+use in_trendmicro::window::{Policy, WINDOW_RECORDS_MAX};
 
 use super::host::Kind;
 use crate::rig::{Mail, TYPES, Vendor, settings, words};
@@ -57,6 +57,7 @@ pub struct Part {
     pub mails: Vec<Mail>,
     pub sends_date: bool,
     pub trails: bool,
+    pub is_sorted: bool,
 }
 
 impl Part {
@@ -80,6 +81,7 @@ pub fn draw_vendors(parts: &[Part], rng: &mut Rng) -> Vec<Vendor> {
         vendor.base = *base;
         *base += part.mails.len() as u64;
         (vendor.page_size, vendor.trails) = (part.page_size, part.trails);
+        vendor.is_sorted = part.is_sorted;
         vendor.sends_date = part.sends_date;
         Some(vendor)
     });
@@ -240,6 +242,7 @@ fn draw_log(
             mails.push(Mail { number, stream, generated, late, gone, name: number });
         }
     }
+    let page_size = rng.usize(1..20);
     Part {
         product,
         settings,
@@ -247,14 +250,16 @@ fn draw_log(
             lookback: secs(lookback),
             overlap: secs(overlap),
             span_max: secs(span),
+            records_max: [page_size, 3 * page_size, WINDOW_RECORDS_MAX][rng.usize(..3)],
             verify,
         },
         rhythm: Rhythm { interval: secs(interval), is_budgeted: false },
         emit: Emit::All,
-        page_size: rng.usize(1..20),
+        page_size,
         mails,
         sends_date: true,
         trails: rng.bool(),
+        is_sorted: rng.bool(),
     }
 }
 
@@ -306,13 +311,20 @@ fn inventory(
     Part {
         product,
         settings,
-        policy: Policy { lookback: zero, overlap: zero, span_max: zero, verify: false },
+        policy: Policy {
+            lookback: zero,
+            overlap: zero,
+            span_max: zero,
+            records_max: WINDOW_RECORDS_MAX,
+            verify: false,
+        },
         rhythm: Rhythm { interval: secs(interval), is_budgeted: false },
         emit: Emit::All,
         page_size: rng.usize(1..20),
         mails,
         sends_date: true,
         trails: false,
+        is_sorted: false,
     }
 }
 

@@ -417,8 +417,14 @@ impl World {
         let wait =
             if is_away { Some(Duration::from_secs(1)) } else { database.budget.take(of, now) };
         drop(database);
+        let now = self.now();
         let arm = &mut node.arms[arm];
-        if let Some(wait) = wait {
+        if let (Some(wait), Priority::Verification, Some((poller, _))) =
+            (wait, of, &mut arm.running)
+        {
+            // It does not stand in line.
+            poller.postpone(task, wait, now);
+        } else if let Some(wait) = wait {
             arm.due_ms = Some(self.now_ms + ceil_ms(wait));
             arm.doing = Doing::Asking { task, request, priority: of, is_waiting: false };
         } else {
