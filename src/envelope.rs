@@ -174,11 +174,8 @@ impl Around {
     }
 
     fn write(&self, out: &mut Vec<u8>, record: &Record<'_>, body: &[u8], change: Option<Change>) {
-        let id = record.id.hex();
         out.extend_from_slice(&self.before_id);
-        // A string of 32 bytes: the shortest that needs a length byte.
-        out.extend_from_slice(&[0xd9, id.len() as u8]);
-        out.extend_from_slice(&id);
+        msgpack::text(out, &record.id.hex());
         if let Some(change) = change {
             msgpack::string(out, "change");
             msgpack::string(out, change.name());

@@ -69,9 +69,9 @@ struct Pair {
     maps_end: u32,
 }
 
-/// The first eight bytes of a key, which nearly always tell it from the others, as a number that
-/// sorts as they do.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The first eight bytes of a key or a text, which nearly always tell it from the others, as a number
+/// that sorts as they do.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix(u64);
 
 /// What was known of a record when a container of it began.
@@ -271,15 +271,15 @@ impl Outline {
 
     /// Notes the maps of a value that lies in `bytes`.
     fn scan(&mut self, bytes: &[u8], value: View<'_>) {
-        let at = |view: View<'_>| view.bytes().as_ptr().addr() - bytes.as_ptr().addr();
-        let end = at(value) + value.bytes().len();
+        let at = |view: View<'_>| view.range_in(bytes).start;
+        let end = value.range_in(bytes).end;
         if value.is_map() {
             let map = self.open();
             let content = value.pairs().next().map_or(end, |(key, _)| at(key));
             for (key, value) in value.pairs() {
                 let before = self.mark();
                 self.scan(bytes, value);
-                let end = at(value) + value.bytes().len();
+                let end = value.range_in(bytes).end;
                 let prefix = Prefix::of(&bytes[at(key)..], key.bytes().len());
                 self.member(&bytes[..end], prefix, at(key), at(value), before);
             }
@@ -341,7 +341,7 @@ fn sort(order: &mut Vec<u32>, pairs: &[Pair], bytes: &[u8]) {
 }
 
 impl Prefix {
-    /// That of a key of that length; what follows the key lies behind it.
+    /// That of a key of that length; what follows it may lie behind.
     #[inline]
     #[must_use]
     pub fn of(bytes: &[u8], length: usize) -> Self {

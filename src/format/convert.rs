@@ -131,13 +131,11 @@ pub fn of_text<'a>(
     }
 }
 
-#[inline(never)]
 fn message_id(whole: &[u8], out: &mut Vec<u8>) -> Taken {
     let id = trim(trim(whole, b'<'), b'>');
     if id.is_empty() { Taken::Nothing } else { text(id, out) }
 }
 
-#[inline(never)]
 fn rename(pairs: &[(&str, &str)], whole: &[u8], out: &mut Vec<u8>) -> Taken {
     let renamed = pairs.iter().find(|(from, _)| from.as_bytes() == whole);
     text(renamed.map_or(whole, |(_, to)| to.as_bytes()), out)
@@ -320,7 +318,6 @@ fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     parts.filter(|part| !part.is_empty())
 }
 
-#[inline(never)]
 fn delivered(part: Delivered, delivery: Delivery<'_>, out: &mut Vec<u8>) -> Taken {
     let is_there = match part {
         Delivered::Host => delivery.host.map(|host| msgpack::text(out, host)),
@@ -330,7 +327,6 @@ fn delivered(part: Delivered, delivery: Delivery<'_>, out: &mut Vec<u8>) -> Take
     if is_there.is_some() { Taken::Part } else { Taken::Nothing }
 }
 
-#[inline(never)]
 fn tls(part: Tls, whole: &[u8], out: &mut Vec<u8>) -> Taken {
     let mut ends = memchr_iter(b';', whole).chain([whole.len()]);
     let upstream = ends.try_fold(0, |start, end| match whole[start..end].trim_ascii() {
@@ -351,7 +347,6 @@ fn tls(part: Tls, whole: &[u8], out: &mut Vec<u8>) -> Taken {
     Taken::Part
 }
 
-#[inline(never)]
 fn date(whole: &[u8], value: View<'_>, out: &mut Vec<u8>) -> Taken {
     if is_common_date(whole) {
         return verbatim(value, out);
@@ -386,7 +381,6 @@ fn is_common_date(text: &[u8]) -> bool {
         && number(17) < 60
 }
 
-#[inline(never)]
 fn millis(whole: &[u8], out: &mut Vec<u8>) -> Taken {
     let Some(read) = read_time(whole) else { return Taken::Nothing };
     msgpack::signed(out, read.timestamp_millis());

@@ -168,7 +168,9 @@ impl<'a> Found<'a> {
     /// Writes a member that is the text in a slot, if there is one.
     fn text(&mut self, key: &Piece, slot: usize, out: &mut Vec<u8>) -> Option<bool> {
         let Span { start, end } = self.slot(slot).value;
-        self.value(slot).filter(View::is_text)?;
+        if start == end || !View::new(&self.body[start as usize..]).is_text() {
+            return None;
+        }
         self.take(slot, Taken::All);
         key.write(out);
         msgpack::piece(out, self.body, start..end);
@@ -273,12 +275,7 @@ impl<'a> Found<'a> {
     fn ours(&self, ours: Ours, event: &Event<'_>, out: &mut Vec<u8>) -> bool {
         match ours {
             Ours::Original => msgpack::string(out, event.text),
-            Ours::EventId => {
-                // A string of 32 bytes: the shortest that needs a length byte.
-                let id = event.record.id.hex();
-                out.extend_from_slice(&[0xd9, id.len() as u8]);
-                out.extend_from_slice(&id);
-            }
+            Ours::EventId => msgpack::text(out, &event.record.id.hex()),
             Ours::EventTime => match event.record.time {
                 Some(time) => convert::time(time, out),
                 None => out.extend_from_slice(self.polled),

@@ -90,9 +90,8 @@ impl<'a> Found<'a> {
 
     fn members(&mut self, keys: &Keys, object: View<'a>) {
         for (key, value) in object.pairs() {
-            let at = |view: View<'_>| view.bytes().as_ptr().addr() - self.body.as_ptr().addr();
-            let (key, value, length) = (at(key), at(value), value.bytes().len());
-            self.member(keys, key as Place, value as Place, (value + length) as Place);
+            let (key, value) = (key.range_in(self.body), value.range_in(self.body));
+            self.member(keys, key.start as Place, value.start as Place, value.end as Place);
         }
     }
 

@@ -7,6 +7,7 @@ use super::found::Found;
 use super::plan::TextsOf;
 use super::table::{Pick, Texts};
 use crate::msgpack;
+use crate::record::Prefix;
 
 /// Among so many texts, another like it is looked for one by one.
 const FEW_TEXTS: usize = 8;
@@ -24,9 +25,6 @@ impl Found<'_> {
 
     /// Texts that only help to search take nothing of the fields.
     pub(super) fn related(&mut self, list: &[TextsOf], out: &mut Vec<u8>) -> Option<bool> {
-        if list.iter().all(|&(slot, _)| self.slots[self.base.slot + slot].value.is_empty()) {
-            return None;
-        }
         self.gather(list, true, false);
         self.write_sorted(out)
     }
@@ -81,9 +79,7 @@ impl Found<'_> {
             return None;
         }
         msgpack::array(out, count);
-        if let [text] = self.texts.as_slice() {
-            msgpack::text(out, text);
-        } else if count <= FEW_TEXTS {
+        if count <= FEW_TEXTS {
             let order = order_of_few(&self.texts);
             order[..count].iter().for_each(|&i| msgpack::text(out, &self.texts[i]));
         } else {
@@ -97,9 +93,10 @@ impl Found<'_> {
 /// The order of a few texts. For each, those are counted that it stands behind: nothing is done or left
 /// by how two compare, which a processor would guess wrong half of the time.
 fn order_of_few(texts: &[Cow<'_, [u8]>]) -> [usize; FEW_TEXTS] {
-    let (mut prefixes, mut ranks, mut order) = ([0; FEW_TEXTS], [0; FEW_TEXTS], [0; FEW_TEXTS]);
+    let mut prefixes = [Prefix::default(); FEW_TEXTS];
+    let (mut ranks, mut order) = ([0; FEW_TEXTS], [0; FEW_TEXTS]);
     for (i, text) in texts.iter().enumerate() {
-        prefixes[i] = prefix(text);
+        prefixes[i] = Prefix::of(text, text.len());
         for j in 0..i {
             let is_behind = if prefixes[i] == prefixes[j] {
                 *text >= texts[j]
@@ -112,14 +109,6 @@ fn order_of_few(texts: &[Cow<'_, [u8]>]) -> [usize; FEW_TEXTS] {
     }
     (0..texts.len()).for_each(|i| order[ranks[i]] = i);
     order
-}
-
-/// The first eight bytes of a text, as a number that sorts as they do.
-fn prefix(text: &[u8]) -> u64 {
-    match text.first_chunk() {
-        Some(first) => u64::from_be_bytes(*first),
-        None => text.iter().rev().fold(0, |sum, &byte| sum >> 8 | u64::from(byte) << 56),
-    }
 }
 
 #[cfg(test)]

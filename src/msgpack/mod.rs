@@ -74,11 +74,7 @@ const PIECE_BYTES: usize = 64;
 pub fn piece(out: &mut Vec<u8>, bytes: &[u8], piece: Range<Place>) {
     let (start, length) = (piece.start as usize, (piece.end - piece.start) as usize);
     match bytes[start..].first_chunk::<PIECE_BYTES>() {
-        Some(more) if length <= PIECE_BYTES => {
-            let end = out.len() + length;
-            out.extend_from_slice(more);
-            out.truncate(end);
-        }
+        Some(more) if length <= PIECE_BYTES => block(out, more, length),
         _ => out.extend_from_slice(&bytes[start..start + length]),
     }
 }
@@ -101,6 +97,12 @@ fn ends<const BLOCK: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
 #[inline(always)]
 pub fn short_text(out: &mut Vec<u8>, block: &[u8; 32], length: usize) {
     out.push(short_text_header(length));
+    self::block(out, block, length);
+}
+
+/// Appends the first `length` bytes of a block. To copy it whole takes no call.
+#[inline(always)]
+fn block<const BLOCK: usize>(out: &mut Vec<u8>, block: &[u8; BLOCK], length: usize) {
     let end = out.len() + length;
     out.extend_from_slice(block);
     out.truncate(end);
@@ -198,11 +200,7 @@ pub fn open_map(out: &mut Vec<u8>, is_large: bool) -> Range<usize> {
 /// Fills in the header of a map that [`open`] reserved at `at`.
 #[inline]
 pub fn close_map(out: &mut Vec<u8>, at: usize, count: usize) {
-    if count <= FIXED_COUNT_MAX {
-        out[at] = MAP.fixed | count as u8;
-    } else {
-        fit(out, at..at + 1, count, &MAP);
-    }
+    fit(out, at..at + 1, count, &MAP);
 }
 
 /// Fills in the header of a map for which `reserved` was set aside; returns where it lies now. What
@@ -215,10 +213,6 @@ pub fn fit_map(out: &mut Vec<u8>, reserved: Range<usize>, count: usize) -> Range
 /// lies behind it has moved.
 #[inline]
 pub fn close_array(out: &mut Vec<u8>, at: usize, count: usize) -> usize {
-    if count <= FIXED_COUNT_MAX {
-        out[at] = ARRAY.fixed | count as u8;
-        return 0;
-    }
     fit(out, at..at + 1, count, &ARRAY).len() - 1
 }
 
@@ -253,7 +247,22 @@ struct Markers {
 const MAP: Markers = Markers { fixed: 0x80, medium: 0xde, large: 0xdf };
 const ARRAY: Markers = Markers { fixed: 0x90, medium: 0xdc, large: 0xdd };
 
+#[inline]
 fn fit(out: &mut Vec<u8>, reserved: Range<usize>, count: usize, markers: &Markers) -> Range<usize> {
+    if count <= FIXED_COUNT_MAX && reserved.len() == 1 {
+        out[reserved.start] = markers.fixed | count as u8;
+        return reserved;
+    }
+    refit(out, reserved, count, markers)
+}
+
+/// The same where a byte is not enough, or too much was set aside.
+fn refit(
+    out: &mut Vec<u8>,
+    reserved: Range<usize>,
+    count: usize,
+    markers: &Markers,
+) -> Range<usize> {
     let mut header = [0; 5];
     let length = if count <= FIXED_COUNT_MAX {
         header[0] = markers.fixed | count as u8;

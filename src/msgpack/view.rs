@@ -1,5 +1,7 @@
 //! Looking into values that we wrote.
 
+use std::ops::Range;
+
 /// A value inside bytes that this module wrote.
 ///
 /// Bytes from elsewhere are read without harm, but the answers may be wrong.
@@ -45,6 +47,14 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.0
+    }
+
+    /// Where the value lies in `whole`, of which it is a part.
+    #[inline]
+    #[must_use]
+    pub fn range_in(&self, whole: &[u8]) -> Range<usize> {
+        let start = self.0.as_ptr().addr() - whole.as_ptr().addr();
+        start..start + self.0.len()
     }
 
     /// Whether the value is nil, or a text or container without anything in it.

@@ -17,8 +17,8 @@ use crate::identity::Hasher;
 pub use crate::identity::Id;
 use crate::json::Reader;
 use crate::msgpack::{self, View};
-pub use crate::outline::MemberPlace;
 use crate::outline::{self, Outline, Path};
+pub use crate::outline::{MemberPlace, Prefix};
 use transcode::Writer;
 
 /// A segment with more than this takes no more records. Whoever consumes records frees them by the
