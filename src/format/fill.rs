@@ -7,11 +7,10 @@
 //! What an event needs on the way lies in a [`Scratch`] that the next one takes over: an allocation
 //! for each record and each of its attachments would take as long as the passes.
 
-use std::borrow::Cow;
-
 use super::address::Memo;
 use super::convert::{self, Taken, Tally};
 use super::found::{Base, Found, Left, Rest, Slot, Span};
+use super::lists::Once;
 use super::plan::{Node, Piece, Plan, What};
 use super::table::{Convert, Ours};
 use crate::clock::Time;
@@ -47,7 +46,7 @@ impl Event<'_> {
 pub struct Scratch {
     slots: Vec<Slot>,
     rest: Vec<Rest>,
-    texts: Vec<Cow<'static, [u8]>>,
+    once: Once,
     /// The last time that the vendor was asked, and how that is written: many events share it.
     polled: (Time, Vec<u8>),
 }
@@ -62,7 +61,7 @@ struct Written {
 impl Plan {
     /// Writes the map of an event.
     pub fn write(&self, out: &mut Vec<u8>, event: &Event<'_>, scratch: &mut Scratch) {
-        let Scratch { mut slots, mut rest, texts, polled } = std::mem::take(scratch);
+        let Scratch { mut slots, mut rest, once, polled } = std::mem::take(scratch);
         let polled = match polled {
             (at, text) if at == event.polled && !text.is_empty() => text,
             (_, mut text) => {
@@ -79,7 +78,7 @@ impl Plan {
             rest,
             base: Base::default(),
             left: Left::default(),
-            texts,
+            once,
             polled: &polled,
             memo: Memo::default(),
         };
@@ -87,17 +86,9 @@ impl Plan {
         let at = msgpack::open(out);
         let written = found.nodes(&self.nodes, out, Some(event));
         msgpack::close_map(out, at, written.members);
-        let Found { slots, rest, texts, .. } = found;
-        let (texts, polled) = (emptied(texts), (event.polled, polled));
-        *scratch = Scratch { slots, rest, texts, polled };
+        let Found { slots, rest, once, .. } = found;
+        *scratch = Scratch { slots, rest, once, polled: (event.polled, polled) };
     }
-}
-
-/// An empty list in the memory of one that borrowed from a record. The standard library collects in
-/// place what has the same layout; if it did not, only speed would be lost.
-fn emptied(mut texts: Vec<Cow<'_, [u8]>>) -> Vec<Cow<'static, [u8]>> {
-    texts.clear();
-    texts.into_iter().map(|_| Cow::default()).collect()
 }
 
 impl<'a> Found<'a> {

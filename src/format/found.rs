@@ -1,10 +1,9 @@
 //! The first pass over a record: which of its members the table knows, what became of them, and what
 //! is left in the end.
 
-use std::borrow::Cow;
-
 use super::address::Memo;
 use super::convert::Taken;
+use super::lists::Once;
 use super::plan::{Key, Keys, Plan};
 use crate::msgpack::{self, Place, View};
 use crate::record::MemberPlace;
@@ -19,8 +18,8 @@ pub(super) struct Found<'a> {
     /// Where those of the current object begin.
     pub(super) base: Base,
     pub(super) left: Left,
-    /// Texts to be sorted; empty between lists.
-    pub(super) texts: Vec<Cow<'a, [u8]>>,
+    /// Empty between lists.
+    pub(super) once: Once,
     /// How the time of the poll is written.
     pub(super) polled: &'a [u8],
     pub(super) memo: Memo<'a>,

@@ -1,6 +1,7 @@
 //! Lists of texts, out of one field or of several.
 
-use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ops::Range;
 
 use super::convert;
 use super::found::Found;
@@ -12,21 +13,55 @@ use crate::record::Prefix;
 /// Among so many texts, another like it is looked for one by one.
 const FEW_TEXTS: usize = 8;
 
+/// The texts of a list in which each stands once.
+#[derive(Default)]
+pub(super) struct Once {
+    /// The first ones, as where they were written.
+    few: Vec<(Prefix, Range<usize>)>,
+    /// All of them, if they are more.
+    many: HashSet<Box<[u8]>>,
+}
+
+impl Once {
+    /// Appends a text, unless it was appended before.
+    fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        let prefix = Prefix::of(text, text.len());
+        let is_it = |(known, place): &(Prefix, Range<usize>)| {
+            *known == prefix && out[place.clone()] == *text
+        };
+        if self.few.iter().any(is_it) {
+            return;
+        }
+        if self.few.len() < FEW_TEXTS {
+            msgpack::text(out, text);
+            self.few.push((prefix, out.len() - text.len()..out.len()));
+        } else if self.many.insert(text.into()) {
+            msgpack::text(out, text);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.few.len() + self.many.len()
+    }
+
+    fn clear(&mut self) {
+        self.few.clear();
+        self.many.clear();
+    }
+}
+
 impl Found<'_> {
     pub(super) fn list(&mut self, list: &[TextsOf], out: &mut Vec<u8>) -> Option<bool> {
-        if let [(slot, of)] = list
-            && of.2 != Pick::Sorted
-        {
-            return self.texts_of(*slot, of, out);
+        match list {
+            [(slot, of)] if of.2 == Pick::Sorted => self.sorted(*slot, of, out),
+            [(slot, of)] => self.texts_of(*slot, of, out),
+            _ => self.each_once(list, true, out),
         }
-        self.gather(list, list.len() > 1, true);
-        self.write_sorted(out)
     }
 
     /// Texts that only help to search take nothing of the fields.
     pub(super) fn related(&mut self, list: &[TextsOf], out: &mut Vec<u8>) -> Option<bool> {
-        self.gather(list, true, false);
-        self.write_sorted(out)
+        self.each_once(list, false, out)
     }
 
     /// One field's texts stay as they come.
@@ -47,68 +82,41 @@ impl Found<'_> {
         Some(true)
     }
 
-    /// Collects the texts of some fields, each once if they are to be `unique`.
-    fn gather(&mut self, list: &[TextsOf], is_unique: bool, takes: bool) {
-        let mut texts = std::mem::take(&mut self.texts);
+    fn sorted(&mut self, slot: usize, of: &Texts, out: &mut Vec<u8>) -> Option<bool> {
+        let mut texts = Vec::new();
+        let taken = convert::pick(of, self.value(slot)?, &mut self.memo, |text| texts.push(text));
+        if texts.is_empty() {
+            return None;
+        }
+        texts.sort_unstable();
+        msgpack::array(out, texts.len());
+        texts.iter().for_each(|text| msgpack::text(out, text));
+        self.take(slot, taken);
+        Some(true)
+    }
+
+    /// The texts of some fields, each where it comes first.
+    fn each_once(&mut self, list: &[TextsOf], takes: bool, out: &mut Vec<u8>) -> Option<bool> {
+        let start = out.len();
+        let at = msgpack::open(out);
+        let mut once = std::mem::take(&mut self.once);
         for &(slot, of) in list {
             let Some(value) = self.value(slot) else { continue };
-            let taken = convert::pick(of, value, &mut self.memo, |text| {
-                // Sender and recipients mostly stand in two fields, and to sort them takes longer.
-                let is_known = is_unique && texts.len() < FEW_TEXTS && texts.contains(&text);
-                if !is_known {
-                    texts.push(text);
-                }
-            });
+            let taken = convert::pick(of, value, &mut self.memo, |text| once.write(&text, out));
             if takes {
                 self.take(slot, taken);
             }
         }
-        if texts.len() > FEW_TEXTS {
-            texts.sort_unstable();
-            if is_unique {
-                texts.dedup();
-            }
-        }
-        self.texts = texts;
-    }
-
-    /// Writes the texts that were collected.
-    fn write_sorted(&mut self, out: &mut Vec<u8>) -> Option<bool> {
-        let count = self.texts.len();
+        let count = once.len();
+        once.clear();
+        self.once = once;
         if count == 0 {
+            out.truncate(start);
             return None;
         }
-        msgpack::array(out, count);
-        if count <= FEW_TEXTS {
-            let order = order_of_few(&self.texts);
-            order[..count].iter().for_each(|&i| msgpack::text(out, &self.texts[i]));
-        } else {
-            self.texts.iter().for_each(|text| msgpack::text(out, text));
-        }
-        self.texts.clear();
+        msgpack::close_array(out, at, count);
         Some(true)
     }
-}
-
-/// The order of a few texts. For each, those are counted that it stands behind: nothing is done or left
-/// by how two compare, which a processor would guess wrong half of the time.
-fn order_of_few(texts: &[Cow<'_, [u8]>]) -> [usize; FEW_TEXTS] {
-    let mut prefixes = [Prefix::default(); FEW_TEXTS];
-    let (mut ranks, mut order) = ([0; FEW_TEXTS], [0; FEW_TEXTS]);
-    for (i, text) in texts.iter().enumerate() {
-        prefixes[i] = Prefix::of(text, text.len());
-        for j in 0..i {
-            let is_behind = if prefixes[i] == prefixes[j] {
-                *text >= texts[j]
-            } else {
-                prefixes[i] > prefixes[j]
-            };
-            ranks[i] += usize::from(is_behind);
-            ranks[j] += usize::from(!is_behind);
-        }
-    }
-    (0..texts.len()).for_each(|i| order[ranks[i]] = i);
-    order
 }
 
 #[cfg(test)]
@@ -116,19 +124,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::msgpack::View;
 
     proptest! {
         #[test]
-        fn few_are_ordered_as_the_standard_library_sorts(
-            texts in prop::collection::vec("[ab\\x00]{0,3}|(same|samesame)[ab]{0,9}", 0..=FEW_TEXTS),
+        fn each_text_stands_where_it_came_first(
+            texts in prop::collection::vec("[ab\\x00]{0,2}|(same|samesame)[ab]{0,2}", 0..40),
         ) {
-            let texts: Vec<Cow<'_, [u8]>> =
-                texts.iter().map(|text| Cow::from(text.as_bytes())).collect();
-            let order = order_of_few(&texts);
-            let ordered: Vec<_> = order[..texts.len()].iter().map(|&i| texts[i].clone()).collect();
-            let mut sorted = texts.clone();
-            sorted.sort();
-            prop_assert_eq!(ordered, sorted);
+            let (mut once, mut out) = (Once::default(), Vec::new());
+            let at = msgpack::open(&mut out);
+            texts.iter().for_each(|text| once.write(text.as_bytes(), &mut out));
+            msgpack::close_array(&mut out, at, once.len());
+            let written: Vec<_> = View::new(&out).items().filter_map(|item| item.as_str()).collect();
+            let mut expected: Vec<&str> = Vec::new();
+            for text in &texts {
+                if !expected.contains(&text.as_str()) {
+                    expected.push(text);
+                }
+            }
+            prop_assert_eq!(written, expected);
         }
     }
 }
