@@ -21,7 +21,7 @@ use crate::locked;
 use crate::rate::{Limiter, Rate, RateRule, retry_after};
 use crate::rng::{mix, uuid};
 use crate::server::{Answer, Api, RowId};
-use crate::token::Token;
+use crate::token::{Span, Token};
 use crate::window::{Lateness, OldStart, Order};
 use query::{Query, Refusal};
 use record::Records;
@@ -347,19 +347,9 @@ impl CloudAppSecurity {
         let mut schedule = locked(&self.schedule);
         schedule.advance(now_ms);
         let rows = &schedule.streams[query.stream].rows;
-        let low = rows.partition_point(|row| row.filter_ms < query.start_ms);
-        let high = rows.partition_point(|row| match self.config.end_inclusive {
-            true => row.filter_ms <= query.end_ms,
-            false => row.filter_ms < query.end_ms,
-        });
-        Token {
-            fingerprint: query.fingerprint(),
-            low: low as u64,
-            high: high.max(low) as u64,
-            offset: 0,
-            previous: 0,
-            as_of_ms: now_ms,
-        }
+        let Query { start_ms, end_ms, .. } = *query;
+        let span = Span { start_ms, end_ms, holds_end: self.config.end_inclusive };
+        Token::freeze(query.fingerprint(), rows, |row| row.filter_ms, &span, now_ms)
     }
 
     fn select(&self, query: &Query, place: &Token, offset: u64) -> Page {

@@ -21,7 +21,7 @@ use crate::http::{Request, Response};
 use crate::ledger::{Count, Counts, LedgerRecord};
 use crate::locked;
 use crate::server::{Answer, Api, RowId};
-use crate::token::{Token, percent_encode};
+use crate::token::{Span, Token, percent_encode};
 use crate::window::{Lateness, OldStart, Order};
 use mail::Kind;
 use query::{Query, Refusal};
@@ -289,19 +289,9 @@ impl EmailSecurity {
         let mut schedule = locked(&self.schedule);
         schedule.advance(now_ms);
         let rows = &schedule.streams[query.kind as usize].rows;
-        let low = rows.partition_point(|row| row.gen_ms < query.start_ms);
-        let high = rows.partition_point(|row| match self.config.end_inclusive {
-            true => row.gen_ms <= query.end_ms,
-            false => row.gen_ms < query.end_ms,
-        });
-        Token {
-            fingerprint: query.fingerprint(),
-            low: low as u64,
-            high: high.max(low) as u64,
-            offset: 0,
-            previous: 0,
-            as_of_ms: now_ms,
-        }
+        let Query { start_ms, end_ms, .. } = *query;
+        let span = Span { start_ms, end_ms, holds_end: self.config.end_inclusive };
+        Token::freeze(query.fingerprint(), rows, |row| row.gen_ms, &span, now_ms)
     }
 
     fn select(&self, query: &Query, place: &Token, offset: u64) -> Page {

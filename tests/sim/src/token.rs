@@ -25,7 +25,38 @@ pub(crate) struct Token {
 
 const WORDS: usize = 8;
 
+/// The window of a query.
+pub(crate) struct Span {
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
+    /// Whether it holds what happened at its very end.
+    pub(crate) holds_end: bool,
+}
+
 impl Token {
+    /// Freezes the rows of a window; they are in the order of `time_ms`.
+    pub(crate) fn freeze<R>(
+        fingerprint: u64,
+        rows: &[R],
+        time_ms: impl Fn(&R) -> i64,
+        span: &Span,
+        now_ms: i64,
+    ) -> Self {
+        let low = rows.partition_point(|row| time_ms(row) < span.start_ms);
+        let high = rows.partition_point(|row| match span.holds_end {
+            true => time_ms(row) <= span.end_ms,
+            false => time_ms(row) < span.end_ms,
+        });
+        Self {
+            fingerprint,
+            low: low as u64,
+            high: high.max(low) as u64,
+            offset: 0,
+            previous: 0,
+            as_of_ms: now_ms,
+        }
+    }
+
     /// The text of the token, in plain base64.
     pub(crate) fn seal(&self, seed: u64) -> String {
         let content = [
