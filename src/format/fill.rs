@@ -44,11 +44,26 @@ impl Event<'_> {
 /// Memory that goes from event to event.
 #[derive(Default)]
 pub struct Scratch {
-    slots: Vec<Slot>,
-    rest: Vec<Rest>,
-    once: Once,
+    pub(super) slots: Vec<Slot>,
+    pub(super) rest: Vec<Rest>,
+    /// Empty between lists.
+    pub(super) once: Once,
     /// The last time that the vendor was asked, and how that is written: many events share it.
     polled: (Time, Vec<u8>),
+}
+
+impl Scratch {
+    /// Makes room for an event of a poll.
+    fn begin(&mut self, polled: Time) {
+        self.slots.clear();
+        self.rest.clear();
+        let (at, text) = &mut self.polled;
+        if *at != polled || text.is_empty() {
+            *at = polled;
+            text.clear();
+            convert::time(polled, text);
+        }
+    }
 }
 
 /// How many members were written, and whether any came out of the record.
@@ -61,33 +76,18 @@ struct Written {
 impl Plan {
     /// Writes the map of an event.
     pub fn write(&self, out: &mut Vec<u8>, event: &Event<'_>, scratch: &mut Scratch) {
-        let Scratch { mut slots, mut rest, once, polled } = std::mem::take(scratch);
-        let polled = match polled {
-            (at, text) if at == event.polled && !text.is_empty() => text,
-            (_, mut text) => {
-                text.clear();
-                convert::time(event.polled, &mut text);
-                text
-            }
-        };
-        slots.clear();
-        rest.clear();
+        scratch.begin(event.polled);
         let mut found = Found {
             body: event.body.bytes(),
-            slots,
-            rest,
+            scratch,
             base: Base::default(),
             left: Left::default(),
-            once,
-            polled: &polled,
             memo: Memo::default(),
         };
         found.object(self, event.body, event.members);
         let at = msgpack::open(out);
         let written = found.nodes(&self.nodes, out, Some(event));
         msgpack::close_map(out, at, written.members);
-        let Found { slots, rest, once, .. } = found;
-        *scratch = Scratch { slots, rest, once, polled: (event.polled, polled) };
     }
 }
 
@@ -106,8 +106,8 @@ impl<'a> Found<'a> {
             out.truncate(start);
             Taken::Nothing
         };
-        self.slots.truncate(self.base.slot);
-        self.rest.truncate(self.base.rest);
+        self.scratch.slots.truncate(self.base.slot);
+        self.scratch.rest.truncate(self.base.rest);
         (self.base, self.left) = outer;
         taken
     }
@@ -159,9 +159,7 @@ impl<'a> Found<'a> {
     /// Writes a member that is the text in a slot, if there is one.
     fn text(&mut self, key: &Piece, slot: usize, out: &mut Vec<u8>) -> Option<bool> {
         let Span { start, end } = self.slot(slot).value;
-        if start == end || !View::new(&self.body[start as usize..]).is_text() {
-            return None;
-        }
+        self.value(slot).filter(View::is_text)?;
         self.take(slot, Taken::All);
         key.write(out);
         msgpack::piece(out, self.body, start..end);
@@ -269,10 +267,10 @@ impl<'a> Found<'a> {
             Ours::EventId => msgpack::text(out, &event.record.id.hex()),
             Ours::EventTime => match event.record.time {
                 Some(time) => convert::time(time, out),
-                None => out.extend_from_slice(self.polled),
+                None => out.extend_from_slice(&self.scratch.polled.1),
             },
             Ours::EventMillis => msgpack::signed(out, event.time().timestamp_millis()),
-            Ours::PollTime => out.extend_from_slice(self.polled),
+            Ours::PollTime => out.extend_from_slice(&self.scratch.polled.1),
             Ours::PollMillis => msgpack::signed(out, event.polled.timestamp_millis()),
             Ours::Change => match event.change {
                 Some(change) => msgpack::string(out, change.name()),

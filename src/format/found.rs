@@ -3,7 +3,7 @@
 
 use super::address::Memo;
 use super::convert::Taken;
-use super::lists::Once;
+use super::fill::Scratch;
 use super::plan::{Key, Keys, Plan};
 use crate::msgpack::{self, Place, View};
 use crate::record::MemberPlace;
@@ -13,15 +13,11 @@ use crate::record::MemberPlace;
 pub(super) struct Found<'a> {
     /// The record.
     pub(super) body: &'a [u8],
-    pub(super) slots: Vec<Slot>,
-    pub(super) rest: Vec<Rest>,
+    /// Its slots and what is left of it; behind them, those of the current object.
+    pub(super) scratch: &'a mut Scratch,
     /// Where those of the current object begin.
     pub(super) base: Base,
     pub(super) left: Left,
-    /// Empty between lists.
-    pub(super) once: Once,
-    /// How the time of the poll is written.
-    pub(super) polled: &'a [u8],
     pub(super) memo: Memo<'a>,
 }
 
@@ -75,8 +71,8 @@ impl Span {
 impl<'a> Found<'a> {
     /// The first pass over an object. To be told where its members lie spares looking for their ends.
     pub(super) fn object(&mut self, plan: &Plan, object: View<'a>, members: &[MemberPlace]) {
-        self.base = Base { slot: self.slots.len(), rest: self.rest.len() };
-        self.slots.extend_from_slice(&plan.slots);
+        self.base = Base { slot: self.scratch.slots.len(), rest: self.scratch.rest.len() };
+        self.scratch.slots.extend_from_slice(&plan.slots);
         if members.is_empty() {
             return self.members(&plan.fields, object);
         }
@@ -102,7 +98,7 @@ impl<'a> Found<'a> {
             (View::new(self.bytes(Span { start: key, end: value })), self.view(place));
         let rest = match name.as_bytes().and_then(|name| keys.find(name)) {
             Some(Key { inner, .. }) if !inner.is_empty() && value.is_map() => {
-                self.rest.push(Rest::Open(Span { start: both.start, end: place.start }));
+                self.scratch.rest.push(Rest::Open(Span { start: both.start, end: place.start }));
                 self.members(inner, value);
                 Rest::Close
             }
@@ -119,7 +115,7 @@ impl<'a> Found<'a> {
                 Rest::Member(both)
             }
         };
-        self.rest.push(rest);
+        self.scratch.rest.push(rest);
     }
 
     pub(super) fn bytes(&self, span: Span) -> &'a [u8] {
@@ -131,12 +127,12 @@ impl<'a> Found<'a> {
     }
 
     pub(super) fn slot(&mut self, slot: usize) -> &mut Slot {
-        &mut self.slots[self.base.slot + slot]
+        &mut self.scratch.slots[self.base.slot + slot]
     }
 
     /// The value of a slot, which says something.
     pub(super) fn value(&self, slot: usize) -> Option<View<'a>> {
-        let span = self.slots[self.base.slot + slot].value;
+        let span = self.scratch.slots[self.base.slot + slot].value;
         (!span.is_empty()).then(|| self.view(span))
     }
 
@@ -149,7 +145,7 @@ impl<'a> Found<'a> {
 
     /// Whether a slot's value, if it has one, did not find a home whole.
     fn is_left(&self, slot: u32) -> bool {
-        self.slots[self.base.slot + slot as usize].taken != Taken::All
+        self.scratch.slots[self.base.slot + slot as usize].taken != Taken::All
     }
 
     /// Writes what found no home; returns how many members that are.
@@ -159,7 +155,7 @@ impl<'a> Found<'a> {
         }
         let mut count = 0;
         let mut open: Vec<(usize, usize, usize)> = Vec::new();
-        for rest in &self.rest[self.base.rest..] {
+        for rest in &self.scratch.rest[self.base.rest..] {
             match *rest {
                 Rest::Slot(_, slot) if !self.is_left(slot) => {}
                 Rest::Slot(both, _) | Rest::Member(both) => {

@@ -99,17 +99,16 @@ impl Found<'_> {
     fn each_once(&mut self, list: &[TextsOf], takes: bool, out: &mut Vec<u8>) -> Option<bool> {
         let start = out.len();
         let at = msgpack::open(out);
-        let mut once = std::mem::take(&mut self.once);
         for &(slot, of) in list {
             let Some(value) = self.value(slot) else { continue };
+            let once = &mut self.scratch.once;
             let taken = convert::pick(of, value, &mut self.memo, |text| once.write(&text, out));
             if takes {
                 self.take(slot, taken);
             }
         }
-        let count = once.len();
-        once.clear();
-        self.once = once;
+        let count = self.scratch.once.len();
+        self.scratch.once.clear();
         if count == 0 {
             out.truncate(start);
             return None;

@@ -93,8 +93,8 @@ impl Task {
             Some((_, window)) if is_beyond_horizon(*window, now.time) => self.begin_round_anew(now),
             Some(_) => {
                 let next = self.windows.pop_front();
-                let place = next.map(|(id, window)| Place::start(id, window, None, now.time));
-                let place = place.map(|place| self.narrow(place));
+                let start = |(id, window)| Place::start(id, window, None, now.time);
+                let place = next.map(start).map(|place| self.narrow(place));
                 self.state = place.map_or(self.rest(now), |place| self.begin(place));
             }
             None => {
