@@ -138,6 +138,13 @@ pub fn address_in(text: &str) -> Option<&str> {
     str::from_utf8(address(text.as_bytes())?).ok()
 }
 
+/// The address of `Jane <jane@example.org>`; any other text as it is.
+#[inline]
+pub fn bare(text: &[u8]) -> &[u8] {
+    // All others are their own address or have none, which comes to the same.
+    if text.ends_with(b">") { address(text).unwrap_or(text) } else { text }
+}
+
 /// Whether a text is an address like `"jane doe"@example.org`, which is rare and right.
 fn is_quoted(text: &[u8]) -> bool {
     let Some(rest) = text.strip_prefix(b"\"") else { return false };

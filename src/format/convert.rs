@@ -6,13 +6,8 @@
 //! Texts are read as bytes: they are known to be UTF-8 and only cut beside ASCII, and to check that
 //! again for each target takes longer than most conversions.
 
-use std::borrow::Cow;
-use std::ops::ControlFlow;
-
-use memchr::memchr_iter;
-
-use super::address::{Delivery, Memo, address, is_email, mac};
-use super::table::{Convert, Delivered, Literal, Pick, Texts, Tls};
+use super::address::{Delivery, Memo, address, bare, is_email, mac};
+use super::table::{Convert, Delivered, Literal, Pick, Tls};
 use crate::clock::Time;
 use crate::msgpack::{self, Value, View};
 use crate::record::parse_time;
@@ -111,7 +106,7 @@ pub fn of_text<'a>(
             Some(ip) => part_of(whole, ip, out),
             None => Taken::Nothing,
         },
-        Convert::Address => part_of(whole, address(whole).unwrap_or(whole), out),
+        Convert::Address => part_of(whole, bare(whole), out),
         Convert::Email => match address(whole).filter(|address| is_email(address)) {
             Some(address) => part_of(whole, address, out),
             None => Taken::Nothing,
@@ -208,35 +203,34 @@ pub fn is_plain_date(bytes: &[u8]) -> bool {
     has_zone && bytes.get(10) == Some(&b'T')
 }
 
-/// Hands out the texts of a field, as [`Texts`] says; returns how much of the field they are.
+/// Hands out the texts of a value: of itself, of its elements, or of a member of each, if the
+/// MessagePack of that one's key is given. Returns how much of the value they are.
 pub fn pick<'a>(
-    Texts(_, member, pick): &Texts,
+    pick: Pick,
+    member: &[u8],
     value: View<'a>,
     memo: &mut Memo<'a>,
-    mut each: impl FnMut(Cow<'a, [u8]>),
+    mut each: impl FnMut(&[u8]),
 ) -> Taken {
-    if let Some(text) = value.as_bytes().filter(|text| member.is_empty() && !text.is_empty()) {
-        return pick_text(*pick, text, memo, &mut each);
-    }
     let mut tally = Tally::default();
     let mut take = |value: View<'a>| match value.as_bytes() {
-        Some([]) => {}
-        Some(text) => tally.add(pick_text(*pick, text, memo, &mut each)),
-        None if value.is_empty() => {}
-        None => tally.add(Taken::Nothing),
+        Some(text) if !text.is_empty() => tally.add(pick_text(pick, text, memo, &mut each)),
+        _ if value.is_empty() => {}
+        _ => tally.add(Taken::Nothing),
     };
-    each_item(value, &mut |item| {
+    each_element(value, &mut |item| {
         if member.is_empty() {
             take(item);
-        } else if let Some(inner) = item.get(&[member]) {
-            each_item(inner, &mut take);
+        } else if let Some((_, inner)) = item.pairs().find(|(key, _)| key.bytes() == member) {
+            each_element(inner, &mut take);
         }
     });
     tally.total()
 }
 
 /// The elements of a list, or the value itself if it is none.
-fn each_item<'a>(value: View<'a>, each: &mut impl FnMut(View<'a>)) {
+#[inline]
+fn each_element<'a>(value: View<'a>, each: &mut impl FnMut(View<'a>)) {
     if value.is_array() {
         value.items().for_each(each);
     } else {
@@ -269,46 +263,39 @@ impl Tally {
     }
 }
 
-fn pick_text<'a>(
+/// The same for one text.
+#[inline(always)]
+pub fn pick_text<'a>(
     pick: Pick,
     text: &'a [u8],
     memo: &mut Memo<'a>,
-    each: &mut impl FnMut(Cow<'a, [u8]>),
+    each: &mut impl FnMut(&[u8]),
 ) -> Taken {
-    let mut one = |part: Option<&'a [u8]>| match part {
-        Some(part) => {
-            each(part.into());
-            if part.len() == text.len() { Taken::All } else { Taken::Part }
-        }
-        None => Taken::Nothing,
+    let part = match pick {
+        Pick::Text | Pick::Sorted => Some(text),
+        Pick::Address => Some(bare(text)),
+        Pick::Email => address(text).filter(|address| is_email(address)),
+        Pick::DeliveredHost => memo.delivery(text).host,
+        Pick::DeliveredIp => memo.delivery(text).ip,
+        Pick::Ip if memo.is_ip(text) => Some(text),
+        Pick::Ip => return list(text, |part| take_part(part, memo.part_address(part), each)),
+        Pick::Mac => return list(text, |part| take_part(part, mac(part).as_deref(), each)),
     };
-    match pick {
-        Pick::Text | Pick::Sorted => one(Some(text)),
-        Pick::Address => one(Some(address(text).unwrap_or(text))),
-        Pick::Email => one(address(text).filter(|address| is_email(address))),
-        Pick::DeliveredHost => one(memo.delivery(text).host),
-        Pick::DeliveredIp => one(memo.delivery(text).ip),
-        Pick::Ip if memo.is_ip(text) => one(Some(text)),
-        Pick::Ip => list(text, each, |part| memo.part_address(part).map(Cow::from)),
-        Pick::Mac => list(text, each, mac),
-    }
+    take_part(text, part, each)
+}
+
+/// Hands out what was made of a text; returns how much of it that is.
+#[inline(always)]
+fn take_part(text: &[u8], part: Option<&[u8]>, each: &mut impl FnMut(&[u8])) -> Taken {
+    let Some(part) = part else { return Taken::Nothing };
+    each(part);
+    if std::ptr::eq(part, text) || part == text { Taken::All } else { Taken::Part }
 }
 
 /// The parts of a comma-separated list; it is taken whole if each part is, as it stands.
-fn list<'a>(
-    text: &'a [u8],
-    each: &mut impl FnMut(Cow<'a, [u8]>),
-    mut read: impl FnMut(&'a [u8]) -> Option<Cow<'a, [u8]>>,
-) -> Taken {
+fn list<'a>(text: &'a [u8], take: impl FnMut(&'a [u8]) -> Taken) -> Taken {
     let mut tally = Tally::default();
-    for part in parts(text) {
-        let Some(read) = read(part) else {
-            tally.add(Taken::Nothing);
-            continue;
-        };
-        tally.add(if read == part { Taken::All } else { Taken::Part });
-        each(read);
-    }
+    parts(text).map(take).for_each(|taken| tally.add(taken));
     tally.total()
 }
 
@@ -328,13 +315,11 @@ fn delivered(part: Delivered, delivery: Delivery<'_>, out: &mut Vec<u8>) -> Take
 }
 
 fn tls(part: Tls, whole: &[u8], out: &mut Vec<u8>) -> Taken {
-    let mut ends = memchr_iter(b';', whole).chain([whole.len()]);
-    let upstream = ends.try_fold(0, |start, end| match whole[start..end].trim_ascii() {
-        part if part.starts_with(UPSTREAM) => ControlFlow::Break(part),
-        _ => ControlFlow::Continue(end + 1),
-    });
-    let ControlFlow::Break(upstream) = upstream else { return Taken::Nothing };
-    let protocol = upstream[UPSTREAM.len()..].trim_ascii();
+    let mut sides = whole.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+    let Some(protocol) = sides.find_map(|side| side.strip_prefix(UPSTREAM)) else {
+        return Taken::Nothing;
+    };
+    let protocol = protocol.trim_ascii();
     let version = protocol.strip_prefix(b"TLS ").filter(|version| {
         !version.is_empty() && version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
     });
@@ -398,11 +383,11 @@ fn wrapped<'a>(
     let start = out.len();
     let at = msgpack::open(out);
     let mut count = 0;
-    let taken = pick(&Texts("", "", pick_as), value, memo, |text| {
+    let taken = pick(pick_as, b"", value, memo, |text| {
         count += 1;
         msgpack::map(out, 1);
         msgpack::string(out, key);
-        msgpack::text(out, &text);
+        msgpack::text(out, text);
     });
     if count == 0 {
         out.truncate(start);

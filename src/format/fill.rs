@@ -9,7 +9,7 @@
 
 use super::address::Memo;
 use super::convert::{self, Taken, Tally};
-use super::found::{Base, Found, Left, Rest, Slot, Span};
+use super::found::{Found, Rest, Slot, Unknown};
 use super::lists::Once;
 use super::plan::{Node, Piece, Plan, What};
 use super::table::{Convert, Ours};
@@ -44,26 +44,22 @@ impl Event<'_> {
 /// Memory that goes from event to event.
 #[derive(Default)]
 pub struct Scratch {
-    pub(super) slots: Vec<Slot>,
-    pub(super) rest: Vec<Rest>,
-    /// Empty between lists.
-    pub(super) once: Once,
+    slots: Vec<Slot>,
+    rest: Vec<Rest>,
+    once: Once,
     /// The last time that the vendor was asked, and how that is written: many events share it.
     polled: (Time, Vec<u8>),
 }
 
-impl Scratch {
-    /// Makes room for an event of a poll.
-    fn begin(&mut self, polled: Time) {
-        self.slots.clear();
-        self.rest.clear();
-        let (at, text) = &mut self.polled;
-        if *at != polled || text.is_empty() {
-            *at = polled;
-            text.clear();
-            convert::time(polled, text);
-        }
-    }
+/// What all objects of an event need.
+pub(super) struct Aid<'a> {
+    /// What is left of the record; behind it, what is left of the current object.
+    pub(super) rest: &'a mut Vec<Rest>,
+    /// Empty between lists.
+    pub(super) once: &'a mut Once,
+    pub(super) memo: Memo<'a>,
+    /// When the vendor was asked, as it is written.
+    polled: &'a [u8],
 }
 
 /// How many members were written, and whether any came out of the record.
@@ -76,14 +72,18 @@ struct Written {
 impl Plan {
     /// Writes the map of an event.
     pub fn write(&self, out: &mut Vec<u8>, event: &Event<'_>, scratch: &mut Scratch) {
-        scratch.begin(event.polled);
-        let mut found = Found {
-            body: event.body.bytes(),
-            scratch,
-            base: Base::default(),
-            left: Left::default(),
-            memo: Memo::default(),
-        };
+        let Scratch { slots, rest, once, polled: (polled, text) } = scratch;
+        if *polled != event.polled || text.is_empty() {
+            *polled = event.polled;
+            text.clear();
+            convert::time(event.polled, text);
+        }
+        rest.clear();
+        slots.resize(self.slots + self.room, Slot::default());
+        let (slots, room) = slots.split_at_mut(self.slots);
+        let aid = &mut Aid { rest, once, memo: Memo::default(), polled: text };
+        let body = event.body.bytes();
+        let mut found = Found { body, slots, left: 0, unknown: Unknown::Nothing, room, aid };
         found.object(self, event.body, event.members);
         let at = msgpack::open(out);
         let written = found.nodes(&self.nodes, out, Some(event));
@@ -91,25 +91,24 @@ impl Plan {
     }
 }
 
-impl<'a> Found<'a> {
+impl<'a> Found<'_, 'a> {
     /// Writes one object of a list, unless nothing of it finds a place.
     fn element(&mut self, plan: &Plan, element: View<'a>, out: &mut Vec<u8>) -> Taken {
-        let outer = (self.base, std::mem::take(&mut self.left));
-        self.object(plan, element, &[]);
+        let rest = self.aid.rest.len();
+        let (slots, room) = self.room.split_at_mut(plan.slots);
+        let (body, aid) = (self.body, &mut *self.aid);
+        let mut found = Found { body, slots, left: 0, unknown: Unknown::Nothing, room, aid };
+        found.object(plan, element, &[]);
+        found.aid.rest.truncate(rest);
         let start = out.len();
         let at = msgpack::open(out);
-        let written = self.nodes(&plan.nodes, out, None);
-        let taken = if written.is_live {
-            msgpack::close_map(out, at, written.members);
-            if self.left.members == 0 { Taken::All } else { Taken::Part }
-        } else {
+        let written = found.nodes(&plan.nodes, out, None);
+        if !written.is_live {
             out.truncate(start);
-            Taken::Nothing
-        };
-        self.scratch.slots.truncate(self.base.slot);
-        self.scratch.rest.truncate(self.base.rest);
-        (self.base, self.left) = outer;
-        taken
+            return Taken::Nothing;
+        }
+        msgpack::close_map(out, at, written.members);
+        if found.is_whole() { Taken::All } else { Taken::Part }
     }
 
     /// The second pass; `event` is `None` for the objects of a list.
@@ -158,8 +157,8 @@ impl<'a> Found<'a> {
 
     /// Writes a member that is the text in a slot, if there is one.
     fn text(&mut self, key: &Piece, slot: usize, out: &mut Vec<u8>) -> Option<bool> {
-        let Span { start, end } = self.slot(slot).value;
-        self.value(slot).filter(View::is_text)?;
+        let Slot { start, end, .. } = self.slots[slot];
+        self.slots[slot].text_start()?;
         self.take(slot, Taken::All);
         key.write(out);
         msgpack::piece(out, self.body, start..end);
@@ -174,10 +173,11 @@ impl<'a> Found<'a> {
         by: &Convert,
         out: &mut Vec<u8>,
     ) -> Option<bool> {
-        let value = self.value(slot)?;
-        let text = value.as_bytes()?;
+        let Slot { start, end, .. } = self.slots[slot];
+        let text = self.slots[slot].text_start()?;
         key.write(out);
-        let taken = convert::of_text(by, text, value, &mut self.memo, out);
+        let (value, text) = (self.view(start, end), self.view(text, end).bytes());
+        let taken = convert::of_text(by, text, value, &mut self.aid.memo, out);
         self.take(slot, taken);
         (taken != Taken::Nothing).then_some(true)
     }
@@ -202,11 +202,7 @@ impl<'a> Found<'a> {
             }
             What::From(slots, convert) => self.first(slots, convert, out),
             What::Each(slot, plan) => self.each(*slot, plan, out),
-            What::List(texts) => self.list(texts, out),
-            What::FirstList(texts) => {
-                texts.iter().find_map(|(slot, of)| self.texts_of(*slot, of, out))
-            }
-            What::Related(texts) => self.related(texts, out),
+            What::List(_) | What::FirstList(_) | What::Related(_) => self.texts(what, out),
             What::Fixed(_) | What::Branch(_) | What::Text(_) | What::OfText(..) | What::Rest => {
                 None
             }
@@ -228,7 +224,7 @@ impl<'a> Found<'a> {
     fn first(&mut self, slots: &[usize], by: &Convert, out: &mut Vec<u8>) -> Option<bool> {
         for &slot in slots {
             let Some(value) = self.value(slot) else { continue };
-            let taken = convert::convert(by, value, &mut self.memo, out);
+            let taken = convert::convert(by, value, &mut self.aid.memo, out);
             if taken != Taken::Nothing {
                 self.take(slot, taken);
                 return Some(true);
@@ -267,10 +263,10 @@ impl<'a> Found<'a> {
             Ours::EventId => msgpack::text(out, &event.record.id.hex()),
             Ours::EventTime => match event.record.time {
                 Some(time) => convert::time(time, out),
-                None => out.extend_from_slice(&self.scratch.polled.1),
+                None => out.extend_from_slice(self.aid.polled),
             },
             Ours::EventMillis => msgpack::signed(out, event.time().timestamp_millis()),
-            Ours::PollTime => out.extend_from_slice(&self.scratch.polled.1),
+            Ours::PollTime => out.extend_from_slice(self.aid.polled),
             Ours::PollMillis => msgpack::signed(out, event.polled.timestamp_millis()),
             Ours::Change => match event.change {
                 Some(change) => msgpack::string(out, change.name()),

@@ -1,174 +1,170 @@
 //! The first pass over a record: which of its members the table knows, what became of them, and what
 //! is left in the end.
 
-use super::address::Memo;
 use super::convert::Taken;
-use super::fill::Scratch;
+use super::fill::Aid;
 use super::plan::{Key, Keys, Plan};
 use crate::msgpack::{self, Place, View};
 use crate::record::MemberPlace;
 
-/// What became of a record's members on the first pass. For the time of an object of a list, what
-/// became of that object's members lies behind.
-pub(super) struct Found<'a> {
+/// An object that is being written, the record or one of a list in it, and what became of its members.
+pub(super) struct Found<'s, 'a> {
     /// The record.
     pub(super) body: &'a [u8],
-    /// Its slots and what is left of it; behind them, those of the current object.
-    pub(super) scratch: &'a mut Scratch,
-    /// Where those of the current object begin.
-    pub(super) base: Base,
-    pub(super) left: Left,
-    pub(super) memo: Memo<'a>,
+    /// Those of the object.
+    pub(super) slots: &'s mut [Slot],
+    /// A bit for each slot whose value has not found a home whole.
+    pub(super) left: u64,
+    pub(super) unknown: Unknown,
+    /// For the slots of the objects in this one.
+    pub(super) room: &'s mut [Slot],
+    pub(super) aid: &'s mut Aid<'a>,
 }
 
-#[derive(Clone, Copy, Default)]
-pub(super) struct Base {
-    pub(super) slot: usize,
-    pub(super) rest: usize,
+/// Which members of an object the table does not know.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unknown {
+    /// None.
+    #[default]
+    Nothing,
+    /// Some that say nothing.
+    Blank,
+    /// Some that say something.
+    Some,
 }
 
-/// What of the current object has not found a home.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Left {
-    /// So many members, of which some say something elsewhere, but not all that they say.
-    pub(super) members: usize,
-    /// The table does not know a member that says nothing.
-    pub(super) has_blank: bool,
-}
-
-/// Where a piece of the record lies.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Span {
-    pub(super) start: Place,
-    pub(super) end: Place,
-}
-
-/// What became of a value that the table asks for.
+/// A value that the table asks for.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Slot {
-    /// Of the value; nothing if there is none.
-    pub(super) value: Span,
-    pub(super) taken: Taken,
+    /// Where its key begins.
+    key: Place,
+    pub(super) start: Place,
+    /// 0 without a value that says something.
+    pub(super) end: Place,
+    /// So many bytes stand before its text; 0 if it is none.
+    text_header: u8,
 }
 
-/// A member of the record, in the vendor's order.
-pub(super) enum Rest {
-    /// The key and value of a member that the table does not know.
-    Member(Span),
-    /// The same of one that it knows; it stays if its target did not take it.
-    Slot(Span, u32),
-    /// The members of this one, whose key it is, follow up to the matching `Close`.
-    Open(Span),
+/// What is left of a record, in the vendor's order.
+#[derive(Clone, Copy)]
+pub(super) struct Rest {
+    /// Where it begins.
+    at: Place,
+    what: Left,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    /// The object that was opened last ends.
     Close,
+    /// A member up to its end.
+    Member(Place),
+    /// A member up to its value, of which the members follow up to the matching `Close`.
+    Open(Place),
 }
 
-impl Span {
-    pub(super) fn is_empty(self) -> bool {
-        self.start == self.end
+impl Slot {
+    pub(super) fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Where its text begins, if it is one.
+    pub(super) fn text_start(&self) -> Option<Place> {
+        (self.text_header != 0).then(|| self.start + Place::from(self.text_header))
     }
 }
 
-impl<'a> Found<'a> {
+impl<'a> Found<'_, 'a> {
     /// The first pass over an object. To be told where its members lie spares looking for their ends.
     pub(super) fn object(&mut self, plan: &Plan, object: View<'a>, members: &[MemberPlace]) {
-        self.base = Base { slot: self.scratch.slots.len(), rest: self.scratch.rest.len() };
-        self.scratch.slots.extend_from_slice(&plan.slots);
+        self.slots.fill(Slot::default());
         if members.is_empty() {
             return self.members(&plan.fields, object);
         }
         let end = object.bytes().len() as Place;
         let ends = members[1..].iter().map(|next| next.key).chain([end]);
-        for (&MemberPlace { key, value }, end) in members.iter().zip(ends) {
-            self.member(&plan.fields, key, value, end);
+        for (&place, end) in members.iter().zip(ends) {
+            self.member(&plan.fields, place, end);
         }
     }
 
     fn members(&mut self, keys: &Keys, object: View<'a>) {
         for (key, value) in object.pairs() {
             let (key, value) = (key.range_in(self.body), value.range_in(self.body));
-            self.member(keys, key.start as Place, value.start as Place, value.end as Place);
+            let place = MemberPlace { key: key.start as Place, value: value.start as Place };
+            self.member(keys, place, value.end as Place);
         }
     }
 
     /// What the table knows goes into slots, all else to the rest.
     #[inline(always)]
-    fn member(&mut self, keys: &Keys, key: Place, value: Place, end: Place) {
-        let (both, place) = (Span { start: key, end }, Span { start: value, end });
-        let (name, value) =
-            (View::new(self.bytes(Span { start: key, end: value })), self.view(place));
-        let rest = match name.as_bytes().and_then(|name| keys.find(name)) {
+    fn member(&mut self, keys: &Keys, place: MemberPlace, end: Place) {
+        let MemberPlace { key, value: start } = place;
+        let (name, value) = (self.view(key, start).bytes(), self.view(start, end));
+        let what = match keys.find(name) {
             Some(Key { inner, .. }) if !inner.is_empty() && value.is_map() => {
-                self.scratch.rest.push(Rest::Open(Span { start: both.start, end: place.start }));
+                self.aid.rest.push(Rest { at: key, what: Left::Open(start) });
                 self.members(inner, value);
-                Rest::Close
+                self.aid.rest.push(Rest { at: end, what: Left::Close });
+                return;
             }
             // Nobody asks for what says nothing, so it is looked at once, and here.
             Some(Key { slot: Some(_), .. }) if value.is_empty() => return,
-            Some(Key { slot: Some(slot), .. }) if self.slot(*slot).value.is_empty() => {
-                self.slot(*slot).value = place;
-                self.left.members += 1;
-                Rest::Slot(both, *slot as u32)
+            Some(Key { slot: Some(slot), .. }) if self.slots[*slot].is_empty() => {
+                let text_header = value.text_header();
+                self.slots[*slot] = Slot { key, start, end, text_header };
+                self.left |= 1 << slot;
+                return;
             }
-            _ => {
-                self.left.members += usize::from(!value.is_empty());
-                self.left.has_blank |= value.is_empty();
-                Rest::Member(both)
-            }
+            _ if value.is_empty() => Unknown::Blank,
+            _ => Unknown::Some,
         };
-        self.scratch.rest.push(rest);
+        self.unknown = self.unknown.max(what);
+        self.aid.rest.push(Rest { at: key, what: Left::Member(end) });
     }
 
-    pub(super) fn bytes(&self, span: Span) -> &'a [u8] {
-        &self.body[span.start as usize..span.end as usize]
-    }
-
-    pub(super) fn view(&self, span: Span) -> View<'a> {
-        View::new(self.bytes(span))
-    }
-
-    pub(super) fn slot(&mut self, slot: usize) -> &mut Slot {
-        &mut self.scratch.slots[self.base.slot + slot]
+    pub(super) fn view(&self, start: Place, end: Place) -> View<'a> {
+        View::new(&self.body[start as usize..end as usize])
     }
 
     /// The value of a slot, which says something.
     pub(super) fn value(&self, slot: usize) -> Option<View<'a>> {
-        let span = self.scratch.slots[self.base.slot + slot].value;
-        (!span.is_empty()).then(|| self.view(span))
+        let slot = &self.slots[slot];
+        (!slot.is_empty()).then(|| self.view(slot.start, slot.end))
     }
 
     pub(super) fn take(&mut self, slot: usize, taken: Taken) {
-        let slot = self.slot(slot);
-        let before = slot.taken;
-        slot.taken = before.max(taken);
-        self.left.members -= usize::from(taken == Taken::All && before != Taken::All);
+        self.left &= !(u64::from(taken == Taken::All) << slot);
     }
 
-    /// Whether a slot's value, if it has one, did not find a home whole.
-    fn is_left(&self, slot: u32) -> bool {
-        self.scratch.slots[self.base.slot + slot as usize].taken != Taken::All
+    /// Whether all that the object says found a home.
+    pub(super) fn is_whole(&self) -> bool {
+        self.unknown != Unknown::Some && self.left == 0
     }
 
-    /// Writes what found no home; returns how many members that are.
-    pub(super) fn rest(&self, out: &mut Vec<u8>) -> usize {
-        if self.left.members == 0 && !self.left.has_blank {
-            return 0;
+    /// Writes what of the record found no home; returns how many members that are.
+    pub(super) fn rest(&mut self, out: &mut Vec<u8>) -> usize {
+        let rest = &mut self.aid.rest;
+        if self.left != 0 {
+            let left = self.slots.iter().enumerate().filter(|(slot, _)| self.left >> slot & 1 != 0);
+            rest.extend(left.map(|(_, slot)| Rest { at: slot.key, what: Left::Member(slot.end) }));
+            rest.sort_unstable_by_key(|rest| (rest.at, rest.what));
         }
         let mut count = 0;
         let mut open: Vec<(usize, usize, usize)> = Vec::new();
-        for rest in &self.scratch.rest[self.base.rest..] {
-            match *rest {
-                Rest::Slot(_, slot) if !self.is_left(slot) => {}
-                Rest::Slot(both, _) | Rest::Member(both) => {
-                    msgpack::piece(out, self.body, both.start..both.end);
+        for &Rest { at, what } in rest.iter() {
+            match what {
+                Left::Member(end) => {
+                    msgpack::piece(out, self.body, at..end);
                     count += 1;
                 }
-                Rest::Open(name) => {
+                Left::Open(value) => {
                     let start = out.len();
-                    out.extend_from_slice(self.bytes(name));
+                    msgpack::piece(out, self.body, at..value);
                     open.push((start, msgpack::open(out), count));
                     count = 0;
                 }
-                Rest::Close => {
+                Left::Close => {
                     let Some((start, at, before)) = open.pop() else { continue };
                     if count == 0 {
                         out.truncate(start);

@@ -1,14 +1,12 @@
 //! Lists of texts, out of one field or of several.
 
 use std::collections::HashSet;
-use std::ops::Range;
 
 use super::convert;
 use super::found::Found;
-use super::plan::TextsOf;
-use super::table::{Pick, Texts};
-use crate::msgpack;
-use crate::record::Prefix;
+use super::plan::{TextsOf, What};
+use super::table::Pick;
+use crate::msgpack::{self, View};
 
 /// Among so many texts, another like it is looked for one by one.
 const FEW_TEXTS: usize = 8;
@@ -16,99 +14,116 @@ const FEW_TEXTS: usize = 8;
 /// The texts of a list in which each stands once.
 #[derive(Default)]
 pub(super) struct Once {
-    /// The first ones, as where they were written.
-    few: Vec<(Prefix, Range<usize>)>,
-    /// All of them, if they are more.
+    /// Where the first ones were written.
+    places: [(usize, usize); FEW_TEXTS],
+    few: usize,
+    /// All the others.
     many: HashSet<Box<[u8]>>,
 }
 
 impl Once {
     /// Appends a text, unless it was appended before.
+    #[inline(always)]
     fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        let prefix = Prefix::of(text, text.len());
-        let is_it = |(known, place): &(Prefix, Range<usize>)| {
-            *known == prefix && out[place.clone()] == *text
-        };
-        if self.few.iter().any(is_it) {
+        let mut known = self.places[..self.few].iter();
+        if known.any(|&(start, end)| end - start == text.len() && out[start..end] == *text) {
             return;
         }
-        if self.few.len() < FEW_TEXTS {
+        if self.few < FEW_TEXTS {
             msgpack::text(out, text);
-            self.few.push((prefix, out.len() - text.len()..out.len()));
+            self.places[self.few] = (out.len() - text.len(), out.len());
+            self.few += 1;
         } else if self.many.insert(text.into()) {
             msgpack::text(out, text);
         }
     }
 
     fn len(&self) -> usize {
-        self.few.len() + self.many.len()
+        self.few + self.many.len()
     }
 
     fn clear(&mut self) {
-        self.few.clear();
+        self.few = 0;
         self.many.clear();
     }
 }
 
-impl Found<'_> {
-    pub(super) fn list(&mut self, list: &[TextsOf], out: &mut Vec<u8>) -> Option<bool> {
-        match list {
-            [(slot, of)] if of.2 == Pick::Sorted => self.sorted(*slot, of, out),
-            [(slot, of)] => self.texts_of(*slot, of, out),
-            _ => self.each_once(list, true, out),
+impl Found<'_, '_> {
+    /// Writes the texts of some fields: `None` if there are none.
+    pub(super) fn texts(&mut self, what: &What, out: &mut Vec<u8>) -> Option<bool> {
+        match what {
+            What::List(list) => match &**list {
+                [of] if of.pick == Pick::Sorted => self.sorted(of, out),
+                [of] => self.texts_of(of, out),
+                _ => self.each_once(list, true, out),
+            },
+            What::FirstList(list) => list.iter().find_map(|of| self.texts_of(of, out)),
+            // What only helps to search takes nothing of the fields.
+            What::Related(list) => self.each_once(list, false, out),
+            _ => None,
         }
     }
 
-    /// Texts that only help to search take nothing of the fields.
-    pub(super) fn related(&mut self, list: &[TextsOf], out: &mut Vec<u8>) -> Option<bool> {
-        self.each_once(list, false, out)
-    }
-
     /// One field's texts stay as they come.
-    pub(super) fn texts_of(&mut self, slot: usize, of: &Texts, out: &mut Vec<u8>) -> Option<bool> {
-        let value = self.value(slot)?;
+    fn texts_of(&mut self, of: &TextsOf, out: &mut Vec<u8>) -> Option<bool> {
+        let value = self.value(of.slot)?;
         let (start, mut count) = (out.len(), 0);
         let at = msgpack::open(out);
-        let taken = convert::pick(of, value, &mut self.memo, |text| {
+        let taken = convert::pick(of.pick, &of.member, value, &mut self.aid.memo, |text| {
             count += 1;
-            msgpack::text(out, &text);
+            msgpack::text(out, text);
         });
         if count == 0 {
             out.truncate(start);
             return None;
         }
         msgpack::close_array(out, at, count);
-        self.take(slot, taken);
+        self.take(of.slot, taken);
         Some(true)
     }
 
-    fn sorted(&mut self, slot: usize, of: &Texts, out: &mut Vec<u8>) -> Option<bool> {
-        let mut texts = Vec::new();
-        let taken = convert::pick(of, self.value(slot)?, &mut self.memo, |text| texts.push(text));
+    fn sorted(&mut self, of: &TextsOf, out: &mut Vec<u8>) -> Option<bool> {
+        let (value, mut texts) = (self.value(of.slot)?, Vec::new());
+        let taken = convert::pick(of.pick, &of.member, value, &mut self.aid.memo, |text| {
+            texts.push(text.to_vec());
+        });
         if texts.is_empty() {
             return None;
         }
         texts.sort_unstable();
         msgpack::array(out, texts.len());
         texts.iter().for_each(|text| msgpack::text(out, text));
-        self.take(slot, taken);
+        self.take(of.slot, taken);
         Some(true)
     }
 
     /// The texts of some fields, each where it comes first.
     fn each_once(&mut self, list: &[TextsOf], takes: bool, out: &mut Vec<u8>) -> Option<bool> {
-        let start = out.len();
+        let (start, record) = (out.len(), self.body);
         let at = msgpack::open(out);
-        for &(slot, of) in list {
-            let Some(value) = self.value(slot) else { continue };
-            let once = &mut self.scratch.once;
-            let taken = convert::pick(of, value, &mut self.memo, |text| once.write(&text, out));
+        for of in list {
+            let slot = &self.slots[of.slot];
+            if slot.is_empty() {
+                continue;
+            }
+            let memo = &mut self.aid.memo;
+            let mut each = |text: &[u8]| self.aid.once.write(text, out);
+            let taken = match slot.text_start().filter(|_| of.member.is_empty()) {
+                Some(start) => {
+                    let text = &record[start as usize..slot.end as usize];
+                    convert::pick_text(of.pick, text, memo, &mut each)
+                }
+                None => {
+                    let value = View::new(&record[slot.start as usize..slot.end as usize]);
+                    convert::pick(of.pick, &of.member, value, memo, each)
+                }
+            };
             if takes {
-                self.take(slot, taken);
+                self.take(of.slot, taken);
             }
         }
-        let count = self.scratch.once.len();
-        self.scratch.once.clear();
+        let count = self.aid.once.len();
+        self.aid.once.clear();
         if count == 0 {
             out.truncate(start);
             return None;

@@ -7,8 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::convert;
-use super::found::Slot;
-use super::table::{Changes, Convert, Fill, Literal, Ours, Row, Texts};
+use super::table::{Changes, Convert, Fill, Literal, Ours, Pick, Row, Texts};
 use crate::connector::Stream;
 use crate::msgpack;
 
@@ -29,28 +28,32 @@ pub struct About<'a> {
 const PIECE_BYTES: usize = 32;
 
 /// A compiled table.
+#[derive(Default)]
 pub struct Plan {
     pub(super) fields: Keys,
-    /// Those of a record of which nothing is known yet.
-    pub(super) slots: Vec<Slot>,
+    /// So many values of them are kept; an object has a bit for each in 64.
+    pub(super) slots: usize,
+    /// So many more are needed for the objects in its lists.
+    pub(super) room: usize,
     pub(super) nodes: Vec<Node>,
 }
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a plan of {} fields", self.slots.len())
+        write!(f, "a plan of {} fields", self.slots)
     }
 }
 
 /// The keys of an object that a plan looks for.
 #[derive(Default)]
 pub(super) struct Keys {
-    /// By the length of the name, which tells most keys apart.
+    /// By their length, which tells most of them apart.
     by_length: Vec<Vec<Key>>,
 }
 
 pub(super) struct Key {
-    name: &'static str,
+    /// As MessagePack.
+    name: Vec<u8>,
     ends: Ends,
     /// Where its value is kept; a key that only leads to others has none.
     pub(super) slot: Option<usize>,
@@ -88,7 +91,12 @@ pub(super) enum What {
 }
 
 /// The texts of the value in a slot.
-pub(super) type TextsOf = (usize, &'static Texts);
+pub(super) struct TextsOf {
+    pub(super) slot: usize,
+    pub(super) pick: Pick,
+    /// The key of the member that has them, as MessagePack; empty if the value itself has.
+    pub(super) member: Vec<u8>,
+}
 
 /// A few bytes that are written often. They are filled up to whole blocks, which are copied without
 /// a call.
@@ -117,7 +125,7 @@ impl Piece {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let end = out.len() + self.length;
         out.extend_from_slice(&self.first);
-        if !self.more.is_empty() {
+        if self.length > PIECE_BYTES {
             self.more.iter().for_each(|block| out.extend_from_slice(block));
         }
         out.truncate(end);
@@ -129,7 +137,7 @@ impl Plan {
     /// which they first appear.
     #[must_use]
     pub fn new(rows: impl IntoIterator<Item = &'static Row>, about: Option<About<'_>>) -> Self {
-        let mut plan = Self { fields: Keys::default(), slots: Vec::new(), nodes: Vec::new() };
+        let mut plan = Self::default();
         for Row(target, fill) in rows {
             let (path, name) = target.rsplit_once('.').unwrap_or(("", target));
             let Some(node) = plan.node(name, fill, about) else { continue };
@@ -166,7 +174,9 @@ impl Plan {
             Fill::ByChange(changes) => What::ByChange(changes),
             Fill::Time(path) => What::Time(self.slot(path)),
             Fill::From(paths, Convert::Each(rows)) => {
-                What::Each(self.slot(paths.first()?), Box::new(Self::new(*rows, None)))
+                let plan = Self::new(*rows, None);
+                self.room = self.room.max(plan.slots + plan.room);
+                What::Each(self.slot(paths.first()?), Box::new(plan))
             }
             Fill::From([path], Convert::Text) => What::Text(self.slot(path)),
             Fill::From([path], convert) if convert::is_of_text(convert) => {
@@ -183,7 +193,14 @@ impl Plan {
     }
 
     fn slots_of(&mut self, texts: &'static [Texts]) -> Box<[TextsOf]> {
-        texts.iter().map(|texts| (self.slot(texts.0), texts)).collect()
+        let texts_of = |&Texts(path, name, pick): &Texts| {
+            let mut member = Vec::new();
+            if !name.is_empty() {
+                msgpack::string(&mut member, name);
+            }
+            TextsOf { slot: self.slot(path), pick, member }
+        };
+        texts.iter().map(texts_of).collect()
     }
 
     /// Where the value at `path` is kept.
@@ -195,8 +212,8 @@ impl Plan {
         }
         let slots = &mut self.slots;
         *keys.entry(last).slot.get_or_insert_with(|| {
-            slots.push(Slot::default());
-            slots.len() - 1
+            *slots += 1;
+            *slots - 1
         })
     }
 }
@@ -312,47 +329,73 @@ impl What {
     }
 }
 
-/// The first and the last eight bytes of a name: all of a short one.
+/// The first and the last eight bytes of a key: all of a short one.
 type Ends = (u64, u64);
 
-/// Up to this length, the ends are the whole name.
+/// Up to this length, the ends are the whole key.
 const ENDS_BYTES: usize = 16;
 
 #[inline]
-fn ends(name: &[u8]) -> Ends {
-    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+fn ends(key: &[u8]) -> Ends {
+    if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
         return (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
     }
-    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+    if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
         return (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into());
     }
-    (name.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)), 0)
+    (key.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)), 0)
 }
 
 impl Keys {
-    fn entry(&mut self, name: &'static str) -> &mut Key {
-        if self.by_length.len() <= name.len() {
-            self.by_length.resize_with(name.len() + 1, Vec::new);
+    fn entry(&mut self, name: &str) -> &mut Key {
+        let mut key = Vec::new();
+        msgpack::string(&mut key, name);
+        if self.by_length.len() <= key.len() {
+            self.by_length.resize_with(key.len() + 1, Vec::new);
         }
-        let keys = &mut self.by_length[name.len()];
-        let at = keys.iter().position(|key| key.name == name).unwrap_or_else(|| {
-            let ends = ends(name.as_bytes());
-            keys.push(Key { name, ends, slot: None, inner: Self::default() });
+        let keys = &mut self.by_length[key.len()];
+        let at = keys.iter().position(|known| known.name == key).unwrap_or_else(|| {
+            let ends = ends(&key);
+            keys.push(Key { name: key, ends, slot: None, inner: Self::default() });
             keys.len() - 1
         });
         &mut keys[at]
     }
 
-    #[inline]
+    /// The key that is this MessagePack.
+    #[inline(always)]
     pub(super) fn find(&self, name: &[u8]) -> Option<&Key> {
         let ends = ends(name);
-        let is_it = |key: &&Key| {
-            key.ends == ends && (name.len() <= ENDS_BYTES || key.name.as_bytes() == name)
-        };
+        let is_it = |key: &&Key| key.ends == ends && (name.len() <= ENDS_BYTES || key.name == name);
         self.by_length.get(name.len())?.iter().find(is_it)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_length.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EcsMapping, Format};
+    use crate::connector::{PRODUCTS, Settings};
+
+    #[test]
+    fn no_table_asks_for_more_fields_than_an_object_has_bits() {
+        let settings = Settings { authority: "localhost".to_owned(), ..Settings::default() };
+        let mut most = 0;
+        for product in PRODUCTS {
+            for stream in (product.connect)(&settings).streams() {
+                for format in [Format::Ecs, Format::Ocsf] {
+                    let tables = crate::format::tables(format, EcsMapping::Full, &stream.shape);
+                    let rows = tables.into_iter().flatten().flatten();
+                    // Those of objects in lists are fewer than all together.
+                    let plan = Plan::new(rows, None);
+                    most = most.max(plan.slots + plan.room);
+                }
+            }
+        }
+        assert!((1..=64).contains(&most), "{most}");
     }
 }

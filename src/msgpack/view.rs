@@ -102,10 +102,17 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether the value is a string.
+    /// How many bytes stand before the text of a string; 0 if the value is none.
+    #[inline]
     #[must_use]
-    pub fn is_text(&self) -> bool {
-        matches!(self.0.first(), Some(0xa0..=0xbf | 0xd9..=0xdb))
+    pub fn text_header(&self) -> u8 {
+        match self.0.first() {
+            Some(0xa0..=0xbf) => 1,
+            Some(0xd9) => 2,
+            Some(0xda) => 3,
+            Some(0xdb) => 5,
+            _ => 0,
+        }
     }
 
     /// Whether the value is a map.
