@@ -39,8 +39,8 @@ pub fn convert<'a>(
     match convert {
         Convert::Any => verbatim(value, out),
         Convert::Text if value.as_bytes().is_some() => verbatim(value, out),
-        Convert::Long => match value.value() {
-            Value::Unsigned(number) if i64::try_from(number).is_ok() => verbatim(value, out),
+        Convert::Long => match value.as_u64() {
+            Some(number) if i64::try_from(number).is_ok() => verbatim(value, out),
             _ => Taken::Nothing,
         },
         Convert::Digits => match value.value() {

@@ -263,10 +263,10 @@ impl<'a> Found<'_, 'a> {
             Ours::EventId => msgpack::text(out, &event.record.id.hex()),
             Ours::EventTime => match event.record.time {
                 Some(time) => convert::time(time, out),
-                None => out.extend_from_slice(self.aid.polled),
+                None => msgpack::raw(out, self.aid.polled),
             },
             Ours::EventMillis => msgpack::signed(out, event.time().timestamp_millis()),
-            Ours::PollTime => out.extend_from_slice(self.aid.polled),
+            Ours::PollTime => msgpack::raw(out, self.aid.polled),
             Ours::PollMillis => msgpack::signed(out, event.polled.timestamp_millis()),
             Ours::Change => match event.change {
                 Some(change) => msgpack::string(out, change.name()),

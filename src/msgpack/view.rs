@@ -136,13 +136,12 @@ impl<'a> View<'a> {
     /// The value, if it is an integer that is not negative.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
-        match self.0 {
-            [small @ 0..=0x7f, ..] => Some(u64::from(*small)),
-            [0xcc..=0xcf, ..] => {
-                let Shape::Scalar { header, payload } = self.shape() else { return None };
-                self.0.get(header..header + payload).map(number)
-            }
+        match *self.0 {
+            [small @ 0..=0x7f, ..] => Some(u64::from(small)),
+            [0xcc, byte, ..] => Some(u64::from(byte)),
+            [0xcd, ref rest @ ..] => Some(u16::from_be_bytes(*rest.first_chunk()?).into()),
+            [0xce, ref rest @ ..] => Some(u32::from_be_bytes(*rest.first_chunk()?).into()),
+            [0xcf, ref rest @ ..] => Some(u64::from_be_bytes(*rest.first_chunk()?)),
             _ => None,
         }
     }

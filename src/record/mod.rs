@@ -246,7 +246,7 @@ impl RecordReader {
         }
         let at = reader.position();
         if self.keeps_text {
-            self.segment.texts.push_str(text[..at].trim());
+            self.segment.texts.push_str(text[..at].trim_ascii());
             self.segment.members.extend_from_slice(self.outline.members());
         }
         self.identify();
