@@ -145,11 +145,16 @@ impl Logger {
         } else {
             format!("{} {text}", self.prefix)
         };
-        let text = match &self.redact {
+        self.log.push(Line { level, text: cut(self.redacted(text)) });
+    }
+
+    /// A text as this logger would show it, for what others will show.
+    #[must_use]
+    pub fn redacted(&self, text: String) -> String {
+        match &self.redact {
             Some(redact) => redact(text),
             None => text,
-        };
-        self.log.push(Line { level, text: cut(text) });
+        }
     }
 }
 

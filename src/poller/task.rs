@@ -425,7 +425,8 @@ impl Task {
         if self.is_pass() {
             return;
         }
-        let text = error.to_string();
+        // It is shown by who knows no secrets, and a secret cut short would not be found any more.
+        let text = self.parts.logger.redacted(error.to_string());
         // What the vendor says stands in the line of the failure.
         let reason = text.split_once(';').map_or(text.as_str(), |(reason, _)| reason).to_owned();
         let is_refused = matches!(error.kind(), ErrorKind::Refused | ErrorKind::Config);

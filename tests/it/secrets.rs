@@ -135,7 +135,10 @@ fn run(echo: Echo) {
     let host = Host::start(&place, &four(&place, &config(&sim, &place), vendor.port), &[]);
     let complained = |product: &&&str| {
         let mark = format!("[{product}]");
-        host.log().lines().any(|line| line.contains(&mark) && line.contains("in a row"))
+        // The line of the failure, and the one that tells every minute how a connector is.
+        let says =
+            |what| host.log().lines().any(|line| line.contains(&mark) && line.contains(what));
+        says("in a row") && says("; no answer yet")
     };
     let all = || (PRODUCTS.iter().filter(complained).count() == PRODUCTS.len()).then_some(());
     wait(echo.name, || host.log_tail(), all);
