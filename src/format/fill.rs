@@ -157,10 +157,10 @@ impl<'a> Found<'_, 'a> {
 
     /// Writes a member that is the text in a slot, if there is one.
     fn text(&mut self, key: &Piece, slot: usize, out: &mut Vec<u8>) -> Option<bool> {
-        let Slot { start, end, .. } = self.slots[slot];
-        self.slots[slot].text_start()?;
+        self.text_at(slot)?;
         self.take(slot, Taken::All);
         key.write(out);
+        let Slot { start, end, .. } = self.slots[slot];
         msgpack::piece(out, self.body, start..end);
         Some(true)
     }
@@ -173,10 +173,8 @@ impl<'a> Found<'_, 'a> {
         by: &Convert,
         out: &mut Vec<u8>,
     ) -> Option<bool> {
-        let Slot { start, end, .. } = self.slots[slot];
-        let text = self.slots[slot].text_start()?;
+        let (text, value) = (self.text_at(slot)?, self.value(slot)?);
         key.write(out);
-        let (value, text) = (self.view(start, end), self.view(text, end).bytes());
         let taken = convert::of_text(by, text, value, &mut self.aid.memo, out);
         self.take(slot, taken);
         (taken != Taken::Nothing).then_some(true)

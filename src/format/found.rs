@@ -64,13 +64,8 @@ enum Left {
 }
 
 impl Slot {
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.end == 0
-    }
-
-    /// Where its text begins, if it is one.
-    pub(super) fn text_start(&self) -> Option<Place> {
-        (self.text_header != 0).then(|| self.start + Place::from(self.text_header))
     }
 }
 
@@ -131,6 +126,13 @@ impl<'a> Found<'_, 'a> {
     pub(super) fn value(&self, slot: usize) -> Option<View<'a>> {
         let slot = &self.slots[slot];
         (!slot.is_empty()).then(|| self.view(slot.start, slot.end))
+    }
+
+    /// The text of a slot, if its value is one.
+    #[inline]
+    pub(super) fn text_at(&self, slot: usize) -> Option<&'a [u8]> {
+        let &Slot { start, end, text_header, .. } = &self.slots[slot];
+        (text_header != 0).then(|| self.view(start + Place::from(text_header), end).bytes())
     }
 
     pub(super) fn take(&mut self, slot: usize, taken: Taken) {

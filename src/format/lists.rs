@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 
 use super::convert;
+use super::fill::Aid;
 use super::found::Found;
 use super::plan::{TextsOf, What};
 use super::table::Pick;
-use crate::msgpack::{self, View};
+use crate::msgpack;
 
 /// Among so many texts, another like it is looked for one by one.
 const FEW_TEXTS: usize = 8;
@@ -99,24 +100,16 @@ impl Found<'_, '_> {
 
     /// The texts of some fields, each where it comes first.
     fn each_once(&mut self, list: &[TextsOf], takes: bool, out: &mut Vec<u8>) -> Option<bool> {
-        let (start, record) = (out.len(), self.body);
+        let start = out.len();
         let at = msgpack::open(out);
         for of in list {
-            let slot = &self.slots[of.slot];
-            if slot.is_empty() {
-                continue;
-            }
-            let memo = &mut self.aid.memo;
-            let mut each = |text: &[u8]| self.aid.once.write(text, out);
-            let taken = match slot.text_start().filter(|_| of.member.is_empty()) {
-                Some(start) => {
-                    let text = &record[start as usize..slot.end as usize];
-                    convert::pick_text(of.pick, text, memo, &mut each)
-                }
-                None => {
-                    let value = View::new(&record[slot.start as usize..slot.end as usize]);
-                    convert::pick(of.pick, &of.member, value, memo, each)
-                }
+            let Some(value) = self.value(of.slot) else { continue };
+            let text = self.text_at(of.slot).filter(|_| of.member.is_empty());
+            let Aid { memo, once, .. } = &mut *self.aid;
+            let mut each = |text: &[u8]| once.write(text, out);
+            let taken = match text {
+                Some(text) => convert::pick_text(of.pick, text, memo, &mut each),
+                None => convert::pick(of.pick, &of.member, value, memo, each),
             };
             if takes {
                 self.take(of.slot, taken);
