@@ -1,4 +1,5 @@
-//! What looks like an address: of a mailbox, a host, a machine.
+//! What looks like an address: of a mailbox, a host, a machine; and what else is read in a text of
+//! several parts.
 //!
 //! Texts are bytes here, known to be UTF-8.
 
@@ -11,24 +12,30 @@ use wide::u8x16;
 /// processor of an architecture has.
 const BLOCK_BYTES: usize = 16;
 
+/// What stands before the protocol that the sender spoke.
+const UPSTREAM: &[u8] = b"upstreamTLS:";
+
 /// So many texts are remembered to be addresses or none: those of a machine.
 const IPS_KEPT: usize = 4;
 
 /// What the last texts were found to be: several targets ask the same of one field.
 #[derive(Default)]
 pub struct Memo<'a> {
-    delivery: Option<(&'a [u8], Delivery<'a>)>,
+    delivery: Last<'a, Delivery<'a>>,
+    protocol: Last<'a, Protocol<'a>>,
     ips: [(&'a [u8], bool); IPS_KEPT],
     next_ip: usize,
 }
 
 impl<'a> Memo<'a> {
     /// [`delivery`] of a text.
-    pub fn delivery(&mut self, text: &'a [u8]) -> Delivery<'a> {
-        match self.delivery {
-            Some((known, delivery)) if std::ptr::eq(known, text) => delivery,
-            _ => self.delivery.insert((text, delivery(text))).1,
-        }
+    pub fn delivery(&mut self, text: &'a [u8]) -> &Delivery<'a> {
+        self.delivery.of(text, delivery)
+    }
+
+    /// [`protocol`] of a text.
+    pub fn protocol(&mut self, text: &'a [u8]) -> &Protocol<'a> {
+        self.protocol.of(text, protocol)
     }
 
     /// [`is_ip`] of a text.
@@ -49,6 +56,24 @@ impl<'a> Memo<'a> {
     }
 }
 
+/// The last text that was read, and what was read in it.
+#[derive(Default)]
+struct Last<'a, T> {
+    text: &'a [u8],
+    value: T,
+}
+
+impl<'a, T> Last<'a, T> {
+    /// What `read` makes of a text that is not empty.
+    #[inline(always)]
+    fn of(&mut self, text: &'a [u8], read: impl FnOnce(&'a [u8]) -> T) -> &T {
+        if !std::ptr::eq(self.text, text) {
+            *self = Self { text, value: read(text) };
+        }
+        &self.value
+    }
+}
+
 /// Whether a text is an address as the standard library reads it, whose parser takes ten times as
 /// long to say so.
 fn is_ip(text: &[u8]) -> bool {
@@ -56,25 +81,42 @@ fn is_ip(text: &[u8]) -> bool {
 }
 
 /// Whether a text is an IPv4 address: four numbers up to 255, without leading zeros.
+///
+/// How many digits a number has is hard to foresee, so nothing here depends on it: of each question, a
+/// bit tells the answer for each byte.
 fn is_ip_v4(text: &[u8]) -> bool {
-    if !matches!(text, [b'0'..=b'9', ..]) || text.len() > 15 {
+    if text.len() >= BLOCK_BYTES {
         return false;
     }
-    let mut numbers = 0;
-    let is_number = |digits: &[u8]| {
-        matches!(
-            *digits,
-            [b'0'..=b'9']
-                | [b'1'..=b'9', b'0'..=b'9']
-                | [b'1', b'0'..=b'9', b'0'..=b'9']
-                | [b'2', b'0'..=b'4', b'0'..=b'9']
-                | [b'2', b'5', b'0'..=b'5']
-        )
-    };
-    text.split(|&byte| byte == b'.').all(|digits| {
-        numbers += 1;
-        is_number(digits)
-    }) && numbers == 4
+    let block = u8x16::new(padded(text));
+    let is = |byte: u8| block.simd_eq(u8x16::splat(byte)).to_bitmask();
+    let up_to = |byte: u8| block.simd_eq(block.min(u8x16::splat(byte))).to_bitmask();
+    let (dots, below) = (is(b'.'), up_to(b'0' - 1));
+    let digits = up_to(b'9') & !below;
+    let starts = dots << 1 | 1;
+    // The first digits of numbers with two digits or more, and with three.
+    let (twos, threes) = (starts & digits >> 1, starts & digits >> 1 & digits >> 2);
+    let up_to_255 = up_to(b'4') >> 1 | (is(b'5') >> 1 & up_to(b'5') >> 2);
+    (digits | dots) == (1 << text.len()) - 1
+        && dots.count_ones() == 3
+        && starts & !digits == 0
+        && threes & digits >> 3 == 0
+        && twos & is(b'0') == 0
+        && threes & !(is(b'1') | is(b'2') & up_to_255) == 0
+}
+
+/// A text of fewer bytes than a block has, and zeros behind it.
+#[inline(always)]
+fn padded(text: &[u8]) -> [u8; BLOCK_BYTES] {
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        // What is in both is the same in both.
+        let (first, last) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+        let last = u128::from(last) << (8 * (text.len() - 8));
+        return (u128::from(first) | last).to_le_bytes();
+    }
+    let mut block = [0; BLOCK_BYTES];
+    block[..text.len()].copy_from_slice(text);
+    block
 }
 
 /// Whether a text is an IPv6 address: eight groups of up to four digits, of which two colons stand for
@@ -122,6 +164,8 @@ pub fn mac(part: &[u8]) -> Option<Cow<'_, [u8]>> {
 }
 
 /// The address of `"Doe, Jane" <jane@example.org>` or `jane@example.org`.
+// Inlined, it would have its callers load what few texts need.
+#[inline(never)]
 #[must_use]
 pub fn address(text: &[u8]) -> Option<&[u8]> {
     let inner = match text.strip_suffix(b">") {
@@ -179,8 +223,41 @@ fn split_once(text: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 1..]))
 }
 
+/// How a mail came.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Protocol<'a> {
+    /// The version of TLS.
+    pub version: Option<&'a [u8]>,
+    /// Whether it was encrypted.
+    pub is_encrypted: Option<bool>,
+}
+
+/// What `upstreamTLS: TLS 1.2; downstreamTLS: None` says of the sender.
+fn protocol(text: &[u8]) -> Protocol<'_> {
+    let Some(protocol) = split(text, b';').find_map(|side| side.strip_prefix(UPSTREAM)) else {
+        return Protocol::default();
+    };
+    let protocol = protocol.trim_ascii();
+    let version = protocol.strip_prefix(b"TLS ").filter(|version| {
+        !version.is_empty() && version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    });
+    let is_none = protocol == b"None";
+    Protocol { version, is_encrypted: (version.is_some() || is_none).then_some(!is_none) }
+}
+
+/// What stands before, between and behind these bytes, without white space around it.
+pub fn split(text: &[u8], byte: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = memchr(byte, text);
+        rest = end.map(|end| &text[end + 1..]);
+        Some(text[..end.unwrap_or(text.len())].trim_ascii())
+    })
+}
+
 /// Where a mail was delivered to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Delivery<'a> {
     /// The host's name.
     pub host: Option<&'a [u8]>,
@@ -207,6 +284,7 @@ fn delivery(text: &[u8]) -> Delivery<'_> {
     Delivery { host: is_host(text).then_some(text), ..Delivery::default() }
 }
 
+/// Whether a text looks like a host's name.
 fn is_host(text: &[u8]) -> bool {
     has_but_none(text, b'.', [b' ', b',', b':', b'/', b'@'])
 }
@@ -272,11 +350,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn numbers_of_addresses_are_what_the_standard_library_takes() {
+        for number in 0..1000 {
+            for number in [format!("{number}"), format!("{number:02}"), format!("{number:04}")] {
+                for text in [format!("{number}.1.22.333"), format!("{number}.1.22.99")] {
+                    let swapped: Vec<&str> = text.rsplit('.').collect();
+                    for text in [swapped.join("."), text] {
+                        assert_eq!(
+                            is_ip(text.as_bytes()),
+                            text.parse::<IpAddr>().is_ok(),
+                            "{text}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn addresses_are_what_the_standard_library_takes(
             text in "[0-9]{1,3}(\\.[0-9]{1,3}){2,4}|[0-9a-f:.]{0,20}|[0-9.]{0,16}\
-                |([0-9a-fA-F]{0,4}::?){0,9}([0-9a-f]{0,5}|[0-9]{1,3}(\\.[0-9]{1,3}){2,4})",
+                |[0-9./:a]{7,15}|([0-9a-fA-F]{0,4}::?){0,9}([0-9a-f]{0,5}|[0-9]{1,3}(\\.[0-9]{1,3}){2,4})",
         ) {
             prop_assert_eq!(is_ip(text.as_bytes()), text.parse::<IpAddr>().is_ok());
         }

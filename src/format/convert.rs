@@ -6,15 +6,12 @@
 //! Texts are read as bytes: they are known to be UTF-8 and only cut beside ASCII, and to check that
 //! again for each target takes longer than most conversions.
 
-use super::address::{Delivery, Memo, address, bare, is_email, mac};
+use super::address::{Delivery, Memo, Protocol, address, bare, is_email, mac, split};
 use super::table::{Convert, Delivered, Literal, Pick, Tls};
 use crate::clock::Time;
 use crate::msgpack::{self, Value, View};
 use crate::record::parse_time;
 use chrono::{Datelike as _, SecondsFormat, Timelike as _};
-
-/// What stands before the protocol that the sender spoke.
-const UPSTREAM: &[u8] = b"upstreamTLS:";
 
 /// How much of a value its target holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +118,7 @@ pub fn of_text<'a>(
             class(known.map_or(other, |(_, literal)| literal), out)
         }
         Convert::Delivered(part) => delivered(*part, memo.delivery(whole), out),
-        Convert::Tls(part) => tls(*part, whole, out),
+        Convert::Tls(part) => tls(*part, memo.protocol(whole), out),
         _ => Taken::Nothing,
     }
 }
@@ -218,24 +215,22 @@ pub fn pick<'a>(
         _ if value.is_empty() => {}
         _ => tally.add(Taken::Nothing),
     };
-    each_element(value, &mut |item| {
-        if member.is_empty() {
-            take(item);
-        } else if let Some((_, inner)) = item.pairs().find(|(key, _)| key.bytes() == member) {
-            each_element(inner, &mut take);
-        }
-    });
+    if member.is_empty() {
+        elements(value).for_each(take);
+    } else {
+        let inner = elements(value)
+            .filter_map(|item| item.pairs().find(|(key, _)| key.bytes() == member))
+            .flat_map(|(_, inner)| elements(inner));
+        inner.for_each(&mut take);
+    }
     tally.total()
 }
 
 /// The elements of a list, or the value itself if it is none.
-#[inline]
-fn each_element<'a>(value: View<'a>, each: &mut impl FnMut(View<'a>)) {
-    if value.is_array() {
-        value.items().for_each(each);
-    } else {
-        each(value);
-    }
+#[inline(always)]
+fn elements<'a>(value: View<'a>) -> impl Iterator<Item = View<'a>> {
+    let only = (!value.is_array()).then_some(value);
+    only.into_iter().chain(value.items())
 }
 
 /// Adds up how much was taken of the parts of a value.
@@ -301,11 +296,10 @@ fn list<'a>(text: &'a [u8], take: impl FnMut(&'a [u8]) -> Taken) -> Taken {
 
 /// The parts of a comma-separated list.
 fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let parts = text.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-    parts.filter(|part| !part.is_empty())
+    split(text, b',').filter(|part| !part.is_empty())
 }
 
-fn delivered(part: Delivered, delivery: Delivery<'_>, out: &mut Vec<u8>) -> Taken {
+fn delivered(part: Delivered, delivery: &Delivery<'_>, out: &mut Vec<u8>) -> Taken {
     let is_there = match part {
         Delivered::Host => delivery.host.map(|host| msgpack::text(out, host)),
         Delivered::Ip => delivery.ip.map(|ip| msgpack::text(out, ip)),
@@ -314,22 +308,12 @@ fn delivered(part: Delivered, delivery: Delivery<'_>, out: &mut Vec<u8>) -> Take
     if is_there.is_some() { Taken::Part } else { Taken::Nothing }
 }
 
-fn tls(part: Tls, whole: &[u8], out: &mut Vec<u8>) -> Taken {
-    let mut sides = whole.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
-    let Some(protocol) = sides.find_map(|side| side.strip_prefix(UPSTREAM)) else {
-        return Taken::Nothing;
+fn tls(part: Tls, protocol: &Protocol<'_>, out: &mut Vec<u8>) -> Taken {
+    let is_there = match part {
+        Tls::Version => protocol.version.map(|version| msgpack::text(out, version)),
+        Tls::Established => protocol.is_encrypted.map(|is_it| msgpack::boolean(out, is_it)),
     };
-    let protocol = protocol.trim_ascii();
-    let version = protocol.strip_prefix(b"TLS ").filter(|version| {
-        !version.is_empty() && version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
-    });
-    match (part, version) {
-        (Tls::Version, Some(version)) => msgpack::text(out, version),
-        (Tls::Established, Some(_)) => msgpack::boolean(out, true),
-        (Tls::Established, None) if protocol == b"None" => msgpack::boolean(out, false),
-        _ => return Taken::Nothing,
-    }
-    Taken::Part
+    if is_there.is_some() { Taken::Part } else { Taken::Nothing }
 }
 
 fn date(whole: &[u8], value: View<'_>, out: &mut Vec<u8>) -> Taken {

@@ -9,7 +9,7 @@
 
 use super::address::Memo;
 use super::convert::{self, Taken, Tally};
-use super::found::{Found, Rest, Slot, Unknown};
+use super::found::{Found, Rest, Slot};
 use super::lists::Once;
 use super::plan::{Node, Piece, Plan, What};
 use super::table::{Convert, Ours};
@@ -83,7 +83,7 @@ impl Plan {
         let (slots, room) = slots.split_at_mut(self.slots);
         let aid = &mut Aid { rest, once, memo: Memo::default(), polled: text };
         let body = event.body.bytes();
-        let mut found = Found { body, slots, left: 0, unknown: Unknown::Nothing, room, aid };
+        let mut found = Found::new(body, slots, room, aid);
         found.object(self, event.body, event.members);
         let at = msgpack::open(out);
         let written = found.nodes(&self.nodes, out, Some(event));
@@ -96,8 +96,7 @@ impl<'a> Found<'_, 'a> {
     fn element(&mut self, plan: &Plan, element: View<'a>, out: &mut Vec<u8>) -> Taken {
         let rest = self.aid.rest.len();
         let (slots, room) = self.room.split_at_mut(plan.slots);
-        let (body, aid) = (self.body, &mut *self.aid);
-        let mut found = Found { body, slots, left: 0, unknown: Unknown::Nothing, room, aid };
+        let mut found = Found::new(self.body, slots, room, self.aid);
         found.object(plan, element, &[]);
         found.aid.rest.truncate(rest);
         let start = out.len();

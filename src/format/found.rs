@@ -11,9 +11,11 @@ use crate::record::MemberPlace;
 pub(super) struct Found<'s, 'a> {
     /// The record.
     pub(super) body: &'a [u8],
-    /// Those of the object.
+    /// Those of the object. What lies in one that is not `filled` is of another object.
     pub(super) slots: &'s mut [Slot],
-    /// A bit for each slot whose value has not found a home whole.
+    /// A bit for each slot with a value that says something.
+    pub(super) filled: u64,
+    /// A bit for each of them whose value has not found a home whole.
     pub(super) left: u64,
     pub(super) unknown: Unknown,
     /// For the slots of the objects in this one.
@@ -39,7 +41,6 @@ pub(super) struct Slot {
     /// Where its key begins.
     key: Place,
     pub(super) start: Place,
-    /// 0 without a value that says something.
     pub(super) end: Place,
     /// So many bytes stand before its text; 0 if it is none.
     text_header: u8,
@@ -63,24 +64,28 @@ enum Left {
     Open(Place),
 }
 
-impl Slot {
-    fn is_empty(&self) -> bool {
-        self.end == 0
+impl<'s, 'a> Found<'s, 'a> {
+    /// An object of which nothing was looked at yet.
+    pub(super) fn new(
+        body: &'a [u8],
+        slots: &'s mut [Slot],
+        room: &'s mut [Slot],
+        aid: &'s mut Aid<'a>,
+    ) -> Self {
+        Self { body, slots, filled: 0, left: 0, unknown: Unknown::Nothing, room, aid }
     }
-}
 
-impl<'a> Found<'_, 'a> {
     /// The first pass over an object. To be told where its members lie spares looking for their ends.
     pub(super) fn object(&mut self, plan: &Plan, object: View<'a>, members: &[MemberPlace]) {
-        self.slots.fill(Slot::default());
         if members.is_empty() {
-            return self.members(&plan.fields, object);
+            self.members(&plan.fields, object);
         }
         let end = object.bytes().len() as Place;
-        let ends = members[1..].iter().map(|next| next.key).chain([end]);
-        for (&place, end) in members.iter().zip(ends) {
+        for (at, &place) in members.iter().enumerate() {
+            let end = members.get(at + 1).map_or(end, |next| next.key);
             self.member(&plan.fields, place, end);
         }
+        self.left = self.filled;
     }
 
     fn members(&mut self, keys: &Keys, object: View<'a>) {
@@ -95,7 +100,9 @@ impl<'a> Found<'_, 'a> {
     #[inline(always)]
     fn member(&mut self, keys: &Keys, place: MemberPlace, end: Place) {
         let MemberPlace { key, value: start } = place;
-        let (name, value) = (self.view(key, start).bytes(), self.view(start, end));
+        let member = self.view(key, end).bytes();
+        let (name, value) = member.split_at((start - key) as usize);
+        let value = View::new(value);
         let what = match keys.find(name) {
             Some(Key { inner, .. }) if !inner.is_empty() && value.is_map() => {
                 self.aid.rest.push(Rest { at: key, what: Left::Open(start) });
@@ -105,10 +112,10 @@ impl<'a> Found<'_, 'a> {
             }
             // Nobody asks for what says nothing, so it is looked at once, and here.
             Some(Key { slot: Some(_), .. }) if value.is_empty() => return,
-            Some(Key { slot: Some(slot), .. }) if self.slots[*slot].is_empty() => {
+            Some(Key { slot: Some(slot), .. }) if !self.is_filled(*slot) => {
                 let text_header = value.text_header();
                 self.slots[*slot] = Slot { key, start, end, text_header };
-                self.left |= 1 << slot;
+                self.filled |= 1 << slot;
                 return;
             }
             _ if value.is_empty() => Unknown::Blank,
@@ -122,17 +129,22 @@ impl<'a> Found<'_, 'a> {
         View::new(&self.body[start as usize..end as usize])
     }
 
+    fn is_filled(&self, slot: usize) -> bool {
+        self.filled >> slot & 1 != 0
+    }
+
     /// The value of a slot, which says something.
     pub(super) fn value(&self, slot: usize) -> Option<View<'a>> {
-        let slot = &self.slots[slot];
-        (!slot.is_empty()).then(|| self.view(slot.start, slot.end))
+        let Slot { start, end, .. } = self.slots[slot];
+        self.is_filled(slot).then(|| self.view(start, end))
     }
 
     /// The text of a slot, if its value is one.
     #[inline]
     pub(super) fn text_at(&self, slot: usize) -> Option<&'a [u8]> {
         let &Slot { start, end, text_header, .. } = &self.slots[slot];
-        (text_header != 0).then(|| self.view(start + Place::from(text_header), end).bytes())
+        (self.is_filled(slot) && text_header != 0)
+            .then(|| self.view(start + Place::from(text_header), end).bytes())
     }
 
     pub(super) fn take(&mut self, slot: usize, taken: Taken) {

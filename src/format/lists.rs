@@ -104,12 +104,14 @@ impl Found<'_, '_> {
         let at = msgpack::open(out);
         for of in list {
             let Some(value) = self.value(of.slot) else { continue };
-            let text = self.text_at(of.slot).filter(|_| of.member.is_empty());
+            let text = self.text_at(of.slot);
             let Aid { memo, once, .. } = &mut *self.aid;
             let mut each = |text: &[u8]| once.write(text, out);
             let taken = match text {
-                Some(text) => convert::pick_text(of.pick, text, memo, &mut each),
-                None => convert::pick(of.pick, &of.member, value, memo, each),
+                Some(text) if of.member.is_empty() => {
+                    convert::pick_text(of.pick, text, memo, &mut each)
+                }
+                _ => convert::pick(of.pick, &of.member, value, memo, each),
             };
             if takes {
                 self.take(of.slot, taken);

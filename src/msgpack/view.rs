@@ -106,13 +106,7 @@ impl<'a> View<'a> {
     #[inline]
     #[must_use]
     pub fn text_header(&self) -> u8 {
-        match self.0.first() {
-            Some(0xa0..=0xbf) => 1,
-            Some(0xd9) => 2,
-            Some(0xda) => 3,
-            Some(0xdb) => 5,
-            _ => 0,
-        }
+        self.0.first().map_or(0, |&marker| TEXT_HEADERS[usize::from(marker)])
     }
 
     /// Whether the value is a map.
@@ -252,6 +246,19 @@ impl<'a> View<'a> {
         at
     }
 }
+
+/// How many bytes stand before the text that begins with this one; 0 if it is none. Whether a text is
+/// short is hard to foresee, so this is looked up instead of decided.
+static TEXT_HEADERS: [u8; 256] = {
+    let mut headers = [0; 256];
+    let mut marker = 0xa0;
+    while marker <= 0xbf {
+        headers[marker] = 1;
+        marker += 1;
+    }
+    (headers[0xd9], headers[0xda], headers[0xdb]) = (2, 3, 5);
+    headers
+};
 
 /// How many bytes a value takes that begins with this one; 0 if more must be known.
 static LENGTHS: [u8; 256] = {
