@@ -241,8 +241,11 @@ fn protocol(text: &[u8]) -> Protocol<'_> {
     let version = protocol.strip_prefix(b"TLS ").filter(|version| {
         !version.is_empty() && version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
     });
-    let is_none = protocol == b"None";
-    Protocol { version, is_encrypted: (version.is_some() || is_none).then_some(!is_none) }
+    let is_encrypted = match version {
+        Some(_) => Some(true),
+        None => (protocol == b"None").then_some(false),
+    };
+    Protocol { version, is_encrypted }
 }
 
 /// What stands before, between and behind these bytes, without white space around it.

@@ -14,7 +14,7 @@ use crate::record::parse_time;
 use chrono::{Datelike as _, SecondsFormat, Timelike as _};
 
 /// How much of a value its target holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Taken {
     /// Nothing; nothing was written.
     #[default]

@@ -14,20 +14,19 @@ pub(super) struct Found<'s, 'a> {
     /// Those of the object. What lies in one that is not `filled` is of another object.
     pub(super) slots: &'s mut [Slot],
     /// A bit for each slot with a value that says something.
-    pub(super) filled: u64,
+    filled: u64,
     /// A bit for each of them whose value has not found a home whole.
-    pub(super) left: u64,
-    pub(super) unknown: Unknown,
+    left: u64,
+    unknown: Unknown,
     /// For the slots of the objects in this one.
     pub(super) room: &'s mut [Slot],
     pub(super) aid: &'s mut Aid<'a>,
 }
 
 /// Which members of an object the table does not know.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unknown {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unknown {
     /// None.
-    #[default]
     Nothing,
     /// Some that say nothing.
     Blank,
@@ -125,7 +124,7 @@ impl<'s, 'a> Found<'s, 'a> {
         self.aid.rest.push(Rest { at: key, what: Left::Member(end) });
     }
 
-    pub(super) fn view(&self, start: Place, end: Place) -> View<'a> {
+    fn view(&self, start: Place, end: Place) -> View<'a> {
         View::new(&self.body[start as usize..end as usize])
     }
 

@@ -75,9 +75,8 @@ impl<'a> View<'a> {
         let number = || bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
         let unused_bits = 64 - 8 * bytes.len().clamp(1, 8) as u32;
         match self.0.first().copied().unwrap_or(0xc0) {
-            small @ 0..=0x7f => Value::Unsigned(u64::from(small)),
+            0..=0x7f | 0xcc..=0xcf => Value::Unsigned(self.as_u64().unwrap_or_default()),
             small @ 0xe0..=0xff => Value::Signed(i64::from(small as i8)),
-            0xcc..=0xcf => Value::Unsigned(number()),
             // The sign moves to the top and back, which spreads it.
             0xd0..=0xd3 => Value::Signed(((number() << unused_bits) as i64) >> unused_bits),
             0xcb => Value::Float(f64::from_bits(number())),
